@@ -1,0 +1,45 @@
+# Each target is one line that calls a tool; the tools hold the logic. Paths are relative: the folder may have a
+# space in its name.
+STARTED := $(shell date +%s)
+# The first Python on the machine for which the lock files hold.
+PYTHON ?= $(shell sh tests/find_python.sh 3.11 3.12 3.13)
+
+.PHONY: demo test lint unit molecule demo-test second-python readme lock bench-demo clean
+
+demo: .venv/ready
+	FACESWAP_OCI_STARTED=$(STARTED) .venv/bin/faceswap-oci demo
+
+test: lint unit molecule demo-test second-python
+
+lint: .venv-test/ready
+	sh tests/lint.sh .venv-test
+
+unit: .venv-test/ready
+	.venv-test/bin/python -m pytest -m "not demo"
+
+molecule: .venv-test/ready
+	sh tests/molecule.sh .venv-test
+
+demo-test: .venv-test/ready demo
+	FACESWAP_DEMO_JOB=var/jobs/demo .venv-test/bin/python -m pytest -m demo
+
+second-python: .venv-test/ready
+	sh tests/second_python.sh .venv-test
+
+readme: .venv-test/ready
+	.venv-test/bin/python tests/role_readmes.py --write
+
+lock:
+	sh requirements/lock.sh --upgrade
+
+bench-demo: .venv-test/ready
+	.venv-test/bin/python tests/bench_demo.py
+
+clean:
+	rm -rf .venv .venv-test .venv-second var
+
+.venv/ready: requirements/run.txt pyproject.toml
+	sh requirements/venv.sh .venv requirements/run.txt "$(PYTHON)"
+
+.venv-test/ready: requirements/test.txt pyproject.toml
+	sh requirements/venv.sh .venv-test requirements/test.txt "$(PYTHON)"

@@ -1,0 +1,142 @@
+# Copyright: the faceswap-oci maintainers
+# MIT License (see LICENSE)
+"""Controller's half of `faceswap.ops.stage`; the other half is the supervisor on the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.faceswap.ops.plugins.module_utils.progress import clock, format_progress
+
+display = Display()
+
+POLL_SECONDS = 1.0
+PLAIN_SECONDS = 30.0  # between two lines where no terminal can refresh one
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "supervisor": {"type": "str", "required": True},
+    "job_dir": {"type": "str", "required": True},
+    "stage": {"type": "str", "required": True},
+    "engine_file": {"type": "str", "required": True},
+    "script": {"type": "str"},
+    "arguments": {"type": "list", "elements": "str", "required": True},
+    "neutral_arguments": {"type": "list", "elements": "str", "default": []},
+    "inputs": {"type": "list", "elements": "str", "required": True},
+    "outputs": {"type": "list", "elements": "str", "required": True},
+    "editable": {"type": "list", "elements": "str", "default": []},
+    "iterations": {"type": "int"},
+    "model": {"type": "str"},
+    "need_mb": {"type": "int", "default": 0},
+}
+
+
+class LivingLine:
+    """One line that is refreshed on a terminal, a line now and then elsewhere, JSON for the wrapper."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        # A worker's own stdout leads nowhere; descriptor 1 is still the one that ansible-playbook was given.
+        self._json = os.environ.get("FACESWAP_OPS_PROGRESS") == "json"
+        self._terminal = not self._json and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
+        self._shown = 0.0
+        self._last = ""
+
+    def show(self, progress: dict[str, Any]) -> None:
+        """Show one state of progress.json, if its time has come."""
+        text = (
+            f"{self._host}: {format_progress(progress)}" if self._host != "localhost" else format_progress(progress)
+        )
+        if self._json:
+            display.display(json.dumps({"faceswap_progress": {**progress, "text": text}}))
+        elif self._terminal:
+            columns = os.get_terminal_size(1).columns or 80
+            display.display("\r\x1b[2K" + text[: columns - 1], newline=False)
+        elif time.monotonic() - self._shown >= PLAIN_SECONDS and text != self._last:
+            self._shown, self._last = time.monotonic(), text
+            display.display(text)
+
+    def close(self) -> None:
+        """Clear the line: the task's own result follows."""
+        if self._terminal:
+            display.display("\r\x1b[2K", newline=False)
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
+    """Starts a stage through the supervisor and follows it."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    _supports_diff = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return `changed`, and what became of the stage."""
+        super().run(tmp, task_vars)
+        _, spec = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        supervisor, job, stage = spec.pop("supervisor"), spec.pop("job_dir"), spec["stage"]
+        self._prefix = shlex.join([supervisor])
+        self._place = shlex.join([job, stage])
+        if self._task.check_mode and not self._remote_file_exists(supervisor):
+            return {"changed": True, "reason": "it was never run", "stage": stage}
+        began = time.monotonic()
+        answer = self._ask("start", "--check" if self._task.check_mode else "", json.dumps(spec))
+        result = {
+            "changed": answer["changed"],
+            "reason": answer["reason"],
+            "stage": stage,
+            "command": answer["command"],
+        }
+        if answer["changed"] and self._task.diff:
+            result["diff"] = {"prepared": f"{stage}: {answer['reason']}\n"}
+        if not answer["running"]:
+            return result
+        end = self._follow(task_vars)
+        result.update(
+            seconds=end["seconds"],
+            waited=round(time.monotonic() - began, 2),
+            iterations=end["iterations"],
+            rc=end["exit_code"],
+        )
+        if not end["complete"]:
+            result.update(failed=True, msg=end["message"] or self._lost(stage))
+        else:
+            result["msg"] = f"{stage} took {clock(end['seconds'])}"
+        return result
+
+    def _follow(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Show progress until nobody works on the stage any more; return its last status."""
+        host = (task_vars or {}).get("inventory_hostname", "localhost")
+        line = LivingLine(str(host))
+        try:
+            while (status := self._ask("status"))["alive"]:
+                if status["progress"]:
+                    line.show(status["progress"])
+                time.sleep(POLL_SECONDS)
+        finally:
+            line.close()
+        return status
+
+    @staticmethod
+    def _lost(stage: str) -> str:
+        return f"Stage {stage} was killed from outside (out of memory?): run it again, it goes on where it was saved."
+
+    def _ask(self, verb: str, flags: str = "", spec: str | None = None) -> dict[str, Any]:
+        """Run the supervisor once on the host; AnsibleActionFail with its sentence if it refuses."""
+        command = f"{self._prefix} {verb} {self._place} {flags}".rstrip()
+        answer = self._low_level_execute_command(command, in_data=spec and spec.encode())
+        try:
+            content: dict[str, Any] = json.loads(answer["stdout"].strip().splitlines()[-1])
+        except (ValueError, IndexError) as error:
+            raise AnsibleActionFail(
+                f"The supervisor did not answer (exit code {answer['rc']}): "
+                f"{(answer['stderr'] or answer['stdout']).strip()[-500:]}"
+            ) from error
+        if "error" in content:
+            raise AnsibleActionFail(content["error"])
+        return content

@@ -1,0 +1,210 @@
+#!/usr/bin/python
+# Copyright: the faceswap-oci maintainers
+# MIT License (see LICENSE)
+"""Ansible module: a virtual environment that holds just what a lock file lists."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: locked_venv
+short_description: Make a Python virtual environment from a hashed lock file
+version_added: 0.1.0
+description:
+  - Makes a virtual environment that holds just what a lock file lists, each file checked against its hash.
+  - M(ansible.builtin.pip) asks pip on every run and reports a change for any requirements file in check mode.
+    This module keeps the lock file's digest in the environment, so that a run without changes is quick and check
+    mode tells the truth.
+  - An environment that another lock file or another Python made, or that a killed run left unfinished, is made
+    anew.
+author:
+  - The faceswap-oci maintainers
+options:
+  path:
+    description: Folder of the virtual environment.
+    type: path
+    required: true
+  lock:
+    description: The lock file on the host, complete and with hashes, as C(pip install --require-hashes) takes it.
+    type: path
+    required: true
+  python:
+    description: The interpreter that makes it, a path or a name to be found in E(PATH).
+    type: str
+    default: python3
+  oldest:
+    description: Oldest Python that the lock file holds for.
+    type: str
+    default: "3.11"
+  newest:
+    description: Newest Python that the lock file holds for.
+    type: str
+    default: "3.13"
+  need_mb:
+    description: Free disk space in MB without which nothing is begun.
+    type: int
+    default: 0
+attributes:
+  check_mode:
+    description: Says whether the environment would be made.
+    support: full
+  diff_mode:
+    description: Shows why it is made.
+    support: full
+  idempotent:
+    description: An environment that fits is left alone.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Install the engine's packages
+  faceswap.ops.locked_venv:
+    path: /opt/faceswap-oci/venv
+    lock: /opt/faceswap-oci/requirements.txt
+"""
+
+RETURN = r"""
+python:
+  description: The environment's interpreter.
+  returned: always
+  type: str
+  sample: /opt/faceswap-oci/venv/bin/python
+reason:
+  description: Why the environment was made, or that nothing changed.
+  returned: always
+  type: str
+  sample: the lock file changed
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+MARKER = "lock.json"
+PROBE = "import json, sys; print(json.dumps([list(sys.version_info[:2]), sys.version]))"
+
+
+def version(text: str) -> tuple[int, ...]:
+    """Return "3.11" as (3, 11), so that versions compare as numbers."""
+    return tuple(int(part) for part in text.split("."))
+
+
+def reason_to_make(path: Path, wanted: dict[str, str]) -> str | None:
+    """Return why the environment below `path` must be made anew, or None if it fits `wanted`."""
+    if not path.exists():
+        return "it is not there"
+    try:
+        found = json.loads((path / MARKER).read_text())
+    except (OSError, ValueError):
+        return "it was never finished"
+    for key, word in (("lock", "the lock file"), ("python", "Python")):
+        if found.get(key) != wanted[key]:
+            return f"{word} changed"
+    return None if (path / "bin" / "python").exists() else "its Python is gone"
+
+
+def last_error(output: str) -> str:
+    """Return pip's own last error line, or the last line at all."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
+    return (errors or lines or ["no message"])[-1]
+
+
+class LockedVenv:
+    """Reads the state of the environment, and makes it."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.params: dict[str, Any] = module.params
+        self.path = Path(self.params["path"])
+        self.lock = Path(self.params["lock"])
+
+    def wanted(self) -> dict[str, str]:
+        """Return the marker that a fitting environment has."""
+        python = self.params["python"]
+        code, out, err = self.module.run_command([python, "-c", PROBE], handle_exceptions=False)
+        if code:
+            self.module.fail_json(msg=f"{python} does not run ({last_error(err)}): name another Python.")
+        (major, minor), full = json.loads(out)
+        if not version(self.params["oldest"]) <= (major, minor) <= version(self.params["newest"]):
+            self.module.fail_json(
+                msg=f"{python} is Python {major}.{minor}, and the lock file holds for {self.params['oldest']} to "
+                f"{self.params['newest']}: name a Python of these."
+            )
+        return {"lock": hashlib.sha256(self.lock.read_bytes()).hexdigest(), "python": full}
+
+    def check_room(self) -> None:
+        """Fail where the disk is too full to begin."""
+        place = self.path
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free // 2**20
+        if free < self.params["need_mb"]:
+            self.module.fail_json(
+                msg=f"Only {free} MB are free in {place} and the packages need {self.params['need_mb']} MB: "
+                "free some room or choose another folder."
+            )
+
+    def make(self, wanted: dict[str, str]) -> None:
+        """Make the environment from nothing; the marker is written last."""
+        self.check_room()
+        if self.path.exists():
+            (self.path / MARKER).unlink(missing_ok=True)  # first: a kill now must not leave a valid marker
+            shutil.rmtree(self.path)
+        code, out, err = self.module.run_command([self.params["python"], "-m", "venv", str(self.path)])
+        if code:
+            hint = " (on Debian and Ubuntu: install python3-venv)" if "ensurepip" in out + err else ""
+            self.module.fail_json(msg=f"No virtual environment could be made: {last_error(out + err)}{hint}")
+        # The lock is complete, so nothing else is looked for: some packages ask for far more than they use.
+        pip = [str(self.path / "bin" / "python"), "-m", "pip", "install", "--no-input", "--no-deps"]
+        code, out, err = self.module.run_command([*pip, "--require-hashes", "-r", str(self.lock)])
+        if code:
+            self.module.fail_json(
+                msg=f"The packages could not be installed: {last_error(err or out)}", stdout=out, stderr=err
+            )
+        temporary = self.path / (MARKER + ".tmp")
+        with temporary.open("w") as stream:
+            json.dump(wanted, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(self.path / MARKER)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "lock": {"type": "path", "required": True},
+            "python": {"type": "str", "default": "python3"},
+            "oldest": {"type": "str", "default": "3.11"},
+            "newest": {"type": "str", "default": "3.13"},
+            "need_mb": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    venv = LockedVenv(module)
+    result: dict[str, Any] = {"python": str(venv.path / "bin" / "python")}
+    try:
+        if module.check_mode and not venv.lock.exists():  # an earlier task would have brought it
+            module.exit_json(changed=True, reason="it is not there", **result)
+        wanted = venv.wanted()
+        reason = reason_to_make(venv.path, wanted)
+        if reason and not module.check_mode:
+            venv.make(wanted)
+    except OSError as error:
+        module.fail_json(msg=f"{error}: the virtual environment could not be made.")
+    module.exit_json(
+        changed=reason is not None,
+        reason=reason or "nothing changed",
+        diff={"prepared": f"{venv.path}: {reason}\n" if reason else ""},
+        **result,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+#!/usr/bin/python
+# Copyright: the faceswap-oci maintainers
+# MIT License (see LICENSE)
+"""Documentation of the action plugin of the same name, which does the work."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: stage
+short_description: Run one stage of a Faceswap job on a host, and follow it
+version_added: 0.1.0
+description:
+  - Asks the supervisor on the host to bring a stage to its end. A stage is a command with explicit inputs and
+    outputs. It is run only when its arguments, the content of its inputs or the engine changed, when what it made
+    is gone, or when its model has fewer iterations than wanted.
+  - The command runs detached from the connection. A lost controller loses nothing; the next run finds the stage
+    and goes on watching.
+  - While it runs, one line on the terminal shows where it stands; without a terminal there is a line every 30 s.
+    With E(FACESWAP_OPS_PROGRESS=json) in the environment each update is one line of JSON.
+author:
+  - The faceswap-oci maintainers
+options:
+  supervisor:
+    description: The supervisor program on the host.
+    type: str
+    required: true
+  job_dir:
+    description: Folder of the job on the host. Inputs and outputs are relative to it.
+    type: str
+    required: true
+  stage:
+    description: Name of the stage; its records are kept in C(stages/) of the job's folder.
+    type: str
+    required: true
+  engine_file:
+    description:
+      - JSON file on the host that describes the engine. C(command) is the argument vector before the subcommand,
+        C(python) its interpreter, C(identity) the paths whose content tells one engine from another,
+        C(environment) what is set for it.
+    type: str
+    required: true
+  script:
+    description: A program beside the supervisor, run by the engine's Python instead of the engine itself.
+    type: str
+  arguments:
+    description: The command's arguments. Another list makes the stage run again.
+    type: list
+    elements: str
+    required: true
+  neutral_arguments:
+    description: Arguments that change how the work is done but not what is made; they do not start it again.
+    type: list
+    elements: str
+    default: []
+  inputs:
+    description: Files and folders that the stage reads. Other content makes it run again.
+    type: list
+    elements: str
+    required: true
+  outputs:
+    description: Files and folders that the stage makes. It is run again when one is gone or was changed.
+    type: list
+    elements: str
+    required: true
+  editable:
+    description: Those of O(outputs) that a person may edit, such as a folder of faces to weed out.
+    type: list
+    elements: str
+    default: []
+  iterations:
+    description: Total of iterations wanted. The command gets C(-i) with what is missing to it.
+    type: int
+  model:
+    description: Folder with the C(*_state.json) that holds the iterations done; needed with O(iterations).
+    type: str
+  need_mb:
+    description: Free disk space in MB without which the stage does not start.
+    type: int
+    default: 0
+attributes:
+  check_mode:
+    description: Says whether the stage would be run, and runs nothing.
+    support: full
+  diff_mode:
+    description: Shows why the stage is run.
+    support: full
+  idempotent:
+    description: A stage that is done is not run again.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Train the model
+  faceswap.ops.stage:
+    supervisor: /opt/faceswap-oci/bin/supervisor.py
+    job_dir: /srv/faceswap-oci/anna-as-berta
+    stage: train
+    engine_file: /opt/faceswap-oci/engine.json
+    arguments: [train, -A, faces_a, -B, faces_b, -m, model, -t, lightweight]
+    neutral_arguments: [-b, "16", -s, "250"]
+    inputs: [faces_a, faces_b]
+    outputs: [model]
+    iterations: 20000
+    model: model
+"""
+
+RETURN = r"""
+reason:
+  description: Why the stage was run, or that nothing changed.
+  returned: always
+  type: str
+  sample: the settings changed
+command:
+  description: The command's argument vector.
+  returned: always
+  type: list
+  elements: str
+seconds:
+  description: Seconds that the stage's runs took, over all tries since it was begun.
+  returned: when the stage ran
+  type: float
+waited:
+  description: Seconds that this task followed it.
+  returned: when the stage ran
+  type: float
+iterations:
+  description: Iterations that the model has behind it.
+  returned: when the stage ran
+  type: int
+rc:
+  description: Exit code of the command.
+  returned: when the stage ran
+  type: int
+"""

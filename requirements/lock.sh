@@ -1,0 +1,17 @@
+#!/bin/sh
+# Writes the hashed lock files, for Python 3.11 to 3.13 alike. Needs uv; `sh requirements/lock.sh [--upgrade]`.
+set -eu
+cd "$(dirname "$0")/.."
+
+compile() {
+    target=requirements/$1.txt
+    shift
+    # No index line, and no header: where packages come from is the machine's own setting.
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+        --no-emit-find-links --no-annotate --output-file "$target" "$@"
+}
+
+compile run pyproject.toml --group build "$@"
+compile engine engine/pyproject.toml requirements/engine.in "$@"
+compile test pyproject.toml engine/pyproject.toml requirements/engine.in --group build --group test \
+    --constraints requirements/run.txt --constraints requirements/engine.txt "$@"
