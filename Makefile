@@ -27,7 +27,7 @@ second-python: .venv-test/ready
 	sh tests/second_python.sh .venv-test
 
 readme: .venv-test/ready
-	.venv-test/bin/python tests/role_readmes.py --write
+	for role in roles/*; do .venv-test/bin/aar-doc "$$role" markdown; done
 
 lock:
 	sh requirements/lock.sh --upgrade

@@ -1,0 +1,717 @@
+"""Release a job: the only way out of quarantine.
+
+`python release.py JOB_DIR --job NAME --source input/a.mp4 --frames quarantine --output result --label TEXT`
+burns a visible label into every converted frame, encodes once, and keeps the source's frame count, time
+stamps, size, rotation, colour tags and sound. It writes NAME.mp4, report.html and log.txt.
+
+Nothing appears under a final name before all three files are complete and the video was read back and
+compared with its source. The video is renamed into place last, so that there is never a released video
+without its report and log; a run that is killed leaves at most hidden `.part` files, which the next one
+overwrites.
+
+Runs with the engine's Python: PyAV, NumPy, Pillow and tqdm, no program beside it.
+"""
+
+import argparse
+import errno
+import logging
+import math
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import report
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.codec.context import Flags
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Interpolation
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
+from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+Bytes = NDArray[np.uint8]
+
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+STRIP = 8  # before/after pairs in the report
+
+LABEL_LIMIT = 100  # characters; what is longer is no label any more
+TEXT_SHARE = 0.05  # text size as a share of the frame's shorter side
+TEXT_PREFERRED = 14  # px; the size that small frames start from
+TEXT_LEAST = 11  # px; below this the built-in font stops being legible after encoding
+LABEL_ROOM = 1 / 2  # the share of the frame's height that a label of several lines may cover
+BOX_OPACITY = 168  # of 255: white text keeps a contrast of 7:1 even on a white picture
+
+COPIED_CODECS = {"aac", "ac3", "alac", "eac3", "mp3"}  # what common players play from an mp4
+AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}  # Hz
+AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+# swscale's default path darkens 4:2:0 by about one level of 255
+ROUNDING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# swscale's name for each YUV matrix of ISO/IEC 23091-2; what is not said is taken for BT.601, as at decoding
+SWSCALE_MATRIX = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+NOT_SAID = 2
+
+log = logging.getLogger("release")
+
+
+class ReleaseError(Exception):
+    """One sentence that names the cause and the remedy."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a released video must keep of its source.
+
+    `width` and `height` are px as stored, before the display matrix turns them. `pts` and `durations` are
+    in units of `time_base` seconds, one per frame; `start` (seconds) was taken off them, see `read_video`.
+    `matrix` holds FFmpeg's nine display matrix integers. `colour` is the range, primaries, transfer and
+    matrix as the code points of ISO/IEC 23091-2 (range: 1 limited, 2 full, 0 not said).
+    """
+
+    path: Path
+    frame_names: list[str]
+    width: int
+    height: int
+    time_base: Fraction
+    pts: list[int]
+    durations: list[int]
+    rate: Fraction
+    start: Fraction = Fraction(0)
+    pixel_aspect: Fraction = Fraction(1)
+    matrix: tuple[int, ...] | None = None
+    colour: tuple[int, int, int, int] = (0, 2, 2, 2)
+    sound_tracks: int = 0
+
+    @property
+    def constant_rate(self) -> bool:
+        """Whether all frames are shown equally long, but for the rounding of time stamps."""
+        return max(self.durations) - min(self.durations) <= 1
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame's start to the last one's end."""
+        return float((self.pts[-1] + self.durations[-1] - self.pts[0]) * self.time_base)
+
+
+def read_source(path: Path, shown: str, rate: Fraction | None) -> Source:
+    """Read a video or a folder of images; `shown` is how messages name it."""
+    if path.is_dir():
+        return read_images(path, shown, Fraction(25) if rate is None else rate)
+    if not path.is_file():
+        raise ReleaseError(f"The source {shown} does not exist: put it back, or name another with --source.")
+    try:
+        return read_video(path, shown)
+    except av.error.FFmpegError as error:
+        raise ReleaseError(
+            f"The source {shown} cannot be read as a video ({error.strerror}): use a video that plays."
+        ) from None
+
+
+def read_images(path: Path, shown: str, rate: Fraction) -> Source:
+    """A source which is a folder of images: one frame each, by name, at a constant rate (frames/s)."""
+    images = image_files(path)
+    if not images:
+        raise ReleaseError(f"The source folder {shown} holds no images: put the source's frames there.")
+    names = [f"{image.stem}.png" for image in images]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ReleaseError(
+            f"Two images in {shown} share the name {Path(twice[0]).stem}: rename one and convert again."
+        )
+    width, height = image_size(images[0], shown)
+    count = len(images)
+    return Source(path, names, width, height, 1 / rate, list(range(count)), [1] * count, rate)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder by name; hidden files, such as half-written ones, are passed over."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def read_video(path: Path, shown: str) -> Source:
+    """Decode a video once and note what must be kept: decoding alone tells which frames there really are.
+
+    Where every stream starts late (MPEG-TS starts at 1.4 s), the earliest start is taken off all of them,
+    as FFmpeg does, so that sound and picture keep their distance and the result does not begin with a gap.
+    """
+    pts: list[int | None] = []
+    durations: list[int] = []
+    with av.open(str(path)) as container:
+        stream = picture_stream(container, shown)
+        stream.thread_type = "AUTO"
+        first: VideoFrame | None = None
+        time_base = exact(stream.time_base)
+        for frame in container.decode(stream):
+            first = first or frame
+            pts.append(frame.pts)
+            durations.append(frame.duration)
+        if first is None:
+            raise ReleaseError(f"The source {shown} has no frame that can be decoded: use a video that plays.")
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        known = [p for p in pts if p is not None]
+        if len(known) < len(pts) or any(b <= a for a, b in pairwise(known)):
+            log.warning("The source's time stamps are missing or not in order: a constant %s frames/s is used.", rate)
+            time_base = 1 / rate
+            known = list(range(len(pts)))
+            durations = [1] * len(pts)
+        # Containers may leave out how long a frame is shown: then it is until the next one.
+        gaps = [b - a for a, b in pairwise(known)]
+        gaps.append(durations[-1] or (gaps[-1] if gaps else max(1, round(1 / rate / time_base))))
+        starts = [known[0] * time_base]
+        starts += [(s.start_time or 0) * exact(s.time_base) for s in container.streams.audio]
+        start = max(Fraction(0), min(starts))
+        display: Any = first.side_data.get("DISPLAYMATRIX")
+        return Source(
+            path=path,
+            frame_names=[f"{path.stem}_{n:06d}.png" for n in range(1, len(pts) + 1)],
+            width=first.width,
+            height=first.height,
+            time_base=time_base,
+            pts=[p - round(start / time_base) for p in known],
+            durations=gaps,
+            rate=rate,
+            start=start,
+            pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
+            matrix=None if display is None else tuple(int(n) for n in np.frombuffer(display, np.int32)),
+            colour=(
+                first.color_range,
+                first.color_primaries,
+                first.color_trc,
+                # RGB video, and matrices that swscale lacks, go out as BT.601 with nothing said.
+                first.colorspace if first.colorspace in SWSCALE_MATRIX else NOT_SAID,
+            ),
+            sound_tracks=len(container.streams.audio),
+        )
+
+
+def exact(value: Fraction | None) -> Fraction:
+    """A time base, which PyAV calls optional although every stream and frame that was read has one."""
+    assert value is not None
+    return value
+
+
+def picture_stream(container: InputContainer, shown: str) -> VideoStream:
+    """The first video stream that is no cover picture."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise ReleaseError(f"The source {shown} has no video stream: use a video, not a sound file.")
+
+
+def image_size(path: Path, shown: str) -> tuple[int, int]:
+    """Width and height in px from an image's header, as its EXIF orientation has it displayed."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return image.size[::-1] if turned else image.size
+    except OSError:
+        raise ReleaseError(
+            f"{shown}/{path.name} cannot be read as an image: delete it and run the convert stage again."
+        ) from None
+
+
+def match_frames(source: Source, folder: Path, shown: str) -> Source:
+    """Check that the quarantine holds exactly one frame of the right size for each frame of the source.
+
+    Returns the source as the frames have it: a reader that honours the display matrix hands the engine
+    upright pictures, and then there is nothing left to turn at display.
+    """
+    if not folder.is_dir():
+        raise ReleaseError(f"There is no folder {shown}: run the convert stage first.")
+    present = {p.name for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".")}
+    wanted = source.frame_names
+    missing = [n for n, name in enumerate(wanted, 1) if name not in present]
+    if missing:
+        raise ReleaseError(
+            f"{shown} lacks {len(missing)} of {len(wanted)} frames (number {spans(missing)}): "
+            "run the convert stage again."
+        )
+    surplus = sorted(present - set(wanted))
+    if surplus:
+        raise ReleaseError(
+            f"{shown} holds {len(surplus)} frames that the source does not have ({surplus[0]} is the first): "
+            "empty it and run the convert stage again."
+        )
+    sizes = [image_size(folder / name, shown) for name in wanted]
+    size = (source.width, source.height)
+    if source.matrix and swaps_axes(source.matrix) and sizes[0] == size[::-1]:
+        size = sizes[0]
+        source = replace(source, width=size[0], height=size[1], pixel_aspect=1 / source.pixel_aspect, matrix=None)
+    for name, found in zip(wanted, sizes, strict=True):
+        if found != size:
+            raise ReleaseError(
+                f"{shown}/{name} has {found[0]}x{found[1]} px where the source has {size[0]}x{size[1]}: "
+                "empty the folder and run the convert stage again with the same source."
+            )
+    return source
+
+
+def spans(numbers: Sequence[int], limit: int = 5) -> str:
+    """Sorted numbers as text, runs drawn together: `3, 7-9`; the rest after `limit` runs as `...`."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    texts = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:limit]]
+    return ", ".join(texts + ["..."] * (len(runs) > limit))
+
+
+def swaps_axes(matrix: Sequence[int]) -> bool:
+    """Whether a display matrix turns by a quarter."""
+    return abs(matrix[1]) > abs(matrix[0])
+
+
+def to_display(picture: Bytes, matrix: Sequence[int] | None) -> Bytes:
+    """Turn a stored picture (rows, columns, channels) as the display matrix has a player turn it.
+
+    With FFmpeg's matrix (a b u, c d v, x y w) a stored point goes to x' = ax + cy, y' = bx + dy. Only the
+    eight ways that map the pixel grid onto itself are done; any other angle counts as the nearest.
+    """
+    if matrix is None:
+        return picture
+    quarter = swaps_axes(matrix)
+    a, d = (matrix[3], matrix[1]) if quarter else (matrix[0], matrix[4])
+    if quarter:
+        picture = picture.swapaxes(0, 1)
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def to_stored(picture: Bytes, matrix: Sequence[int] | None) -> Bytes:
+    """The inverse of `to_display`."""
+    if matrix is None:
+        return picture
+    quarter = swaps_axes(matrix)
+    a, d = (matrix[3], matrix[1]) if quarter else (matrix[0], matrix[4])
+    picture = picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return picture.swapaxes(0, 1) if quarter else picture
+
+
+def checked_label(text: str) -> str:
+    """The label with its white space drawn together; what cannot be shown is refused."""
+    text = " ".join(text.split())
+    if not text:
+        raise ReleaseError("The label is empty: give --label a short text such as 'AI-manipulated'.")
+    if len(text) > LABEL_LIMIT:
+        raise ReleaseError(f"The label has {len(text)} characters: shorten it to at most {LABEL_LIMIT}.")
+    font = label_font(TEXT_PREFERRED)
+    blank = bytes(font.getmask("\uffff"))  # no font has this one: it gives the sign for a missing letter
+    lacking = sorted({c for c in text if not c.isprintable() or (c != " " and bytes(font.getmask(c)) == blank)})
+    if lacking:
+        raise ReleaseError(
+            f"The label has characters that the built-in font lacks ({' '.join(map(ascii, lacking))}): "
+            "write it in plain Latin letters."
+        )
+    return text
+
+
+def label_font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's built-in font at a size in px: nothing has to be installed for it."""
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # PyPI's Pillow is always built with FreeType
+    return font
+
+
+def wrap(text: str, font: ImageFont.FreeTypeFont, room: float, pieces: str) -> list[str] | None:
+    """Lines no wider than `room` px, broken after the pieces that the pattern finds; None: does not fit."""
+    lines = [""]
+    for piece in re.findall(pieces, text):
+        if font.getlength((lines[-1] + piece).rstrip()) > room and lines[-1]:
+            lines.append("")
+        lines[-1] += piece
+    lines = [line.strip() for line in lines]
+    return lines if all(font.getlength(line) <= room for line in lines) else None
+
+
+def draw_label(text: str, width: int, height: int) -> Bytes:
+    """The label for a frame of `width` x `height` px as displayed: RGBA of that size, clear outside its box.
+
+    Light text on a dark box in the top left corner, as players lay their controls over the lower edge. The
+    font's size is 5 % of the frame's shorter side, at least 14 px; text that does not fit is first wrapped,
+    then made smaller down to 11 px, and only then broken inside a word.
+    """
+    preferred = max(TEXT_PREFERRED, round(TEXT_SHARE * min(width, height)))
+    for pieces in (r"[^\s-]*(?:-+|\s+|$)", r"."):
+        for size in range(preferred, TEXT_LEAST - 1, -1):
+            font = label_font(size)
+            margin = min(size // 2, round(0.03 * min(width, height)))
+            padding = round(0.35 * size)
+            lines = wrap(text, font, width - 2 * (margin + padding), pieces)
+            if lines is None:
+                continue
+            line_height = sum(font.getmetrics())
+            box_width = math.ceil(max(map(font.getlength, lines))) + 2 * padding
+            box_height = len(lines) * line_height + 2 * padding
+            if box_height + 2 * margin > height or (len(lines) > 1 and box_height > LABEL_ROOM * height):
+                continue
+            picture = Image.new("RGBA", (width, height))
+            draw = ImageDraw.Draw(picture)
+            box = (margin, margin, margin + box_width - 1, margin + box_height - 1)
+            draw.rectangle(box, fill=(0, 0, 0, BOX_OPACITY))
+            for n, line in enumerate(lines):
+                where = (margin + padding, margin + padding + n * line_height)
+                draw.text(where, line, font=font, fill=(255, 255, 255, 255))
+            return np.asarray(picture)
+    raise ReleaseError(f"The label does not fit legibly into frames of {width}x{height} px: shorten it.")
+
+
+class Label:
+    """The label laid over frames as they are stored."""
+
+    def __init__(self, text: str, source: Source) -> None:
+        width, height = source.width, source.height
+        if source.matrix and swaps_axes(source.matrix):
+            width, height = height, width
+        picture = to_stored(draw_label(text, width, height), source.matrix)
+        rows, columns = np.nonzero(picture[..., 3])
+        self.region = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        opacity = picture[self.region][..., 3:].astype(np.float32) / 255
+        self._keep = 1 - opacity
+        self._add = picture[self.region][..., :3] * opacity + 0.5
+
+    def burn(self, frame: Bytes) -> None:
+        """Lay the label over an RGB frame (height, width, 3), in place."""
+        frame[self.region] = (frame[self.region] * self._keep + self._add).astype(np.uint8)
+
+
+class Sound:
+    """The source's sound tracks on their way into the result: copied where an mp4 takes them, else AAC."""
+
+    def __init__(self, source: Source, shown: str, container: InputContainer | None, out: OutputContainer) -> None:
+        self.notes: list[str] = []
+        self._start = source.start
+        self._tracks: dict[int, tuple[AudioStream, AudioStream, AudioResampler | None]] = {}
+        for number, stream in enumerate(container.streams.audio if container else (), 1):
+            if stream.codec_context is None:
+                raise ReleaseError(f"Sound track {number} of {shown} has an unknown codec: convert it to AAC first.")
+            codec = stream.codec_context.codec.canonical_name
+            if codec in COPIED_CODECS:
+                target = out.add_stream_from_template(stream)
+                self._tracks[stream.index] = (stream, target, None)
+                self.notes.append(f"{codec} copied")
+            else:
+                rate = stream.rate if stream.rate in AAC_RATES else 48000
+                layout = AAC_LAYOUTS.get(stream.channels, "stereo")
+                target = out.add_stream("aac", rate=rate, layout=layout)
+                target.bit_rate = 96_000 * target.channels
+                # async: fills holes in the track with silence, which the encoder would otherwise close up.
+                resampler = AudioResampler("fltp", layout, rate, frame_size=1024, options={"async": "1"})
+                self._tracks[stream.index] = (stream, target, resampler)
+                self.notes.append(f"{codec} transcoded to AAC, as an mp4 does not take it everywhere")
+            target.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
+            target.disposition = stream.disposition
+        self._waiting = self._packets(container)
+        self._next = next(self._waiting, None)
+
+    def _packets(self, container: InputContainer | None) -> Iterator[tuple[Fraction, "list[Packet[Any]]"]]:
+        """Packets for the result and the time (s) at which they belong, in the source's order."""
+        if container is None or not self._tracks:
+            return
+        for packet in container.demux(*container.streams.audio):
+            stream, target, resampler = self._tracks[packet.stream.index]
+            when = (packet.dts or 0) * exact(packet.time_base) - self._start
+            shift = round(self._start / exact(packet.time_base))
+            if resampler is None:
+                if packet.dts is None:  # the demuxer's end mark
+                    continue
+                packet.pts = None if packet.pts is None else packet.pts - shift
+                packet.dts -= shift
+                packet.stream = target
+                yield when, [packet]
+                continue
+            frames = stream.decode(packet)
+            for frame in frames:
+                if frame.pts is not None:
+                    frame.pts -= round(self._start / exact(frame.time_base))
+            ready = [r for frame in frames for r in resampler.resample(frame)]
+            if packet.dts is None:
+                ready += resampler.resample(None)
+            coded = [p for frame in ready for p in target.encode(frame)]
+            yield when, coded + (target.encode(None) if packet.dts is None else [])
+
+    def mux(self, out: OutputContainer, until: Fraction | None) -> None:
+        """Write what belongs before a time (s), or all that is left."""
+        while self._next is not None and (until is None or self._next[0] <= until):
+            out.mux(self._next[1])
+            self._next = next(self._waiting, None)
+
+
+def encode(source: Source, shown: str, frames: Path, label: str, title: str, target: Path) -> list[str]:
+    """Label and encode every frame once into `target`, with the source's sound; returns notes on it."""
+    burnt = Label(label, source)
+    odd = source.width % 2 or source.height % 2
+    if odd:
+        log.warning(
+            "The source's size %dx%d is odd, which 4:2:0 video cannot hold: 4:4:4 is used to keep it, which "
+            "some players do not play.",
+            source.width,
+            source.height,
+        )
+    # A late start is kept in units of the movie's time scale, which is milliseconds if nothing is said.
+    scale = source.time_base.denominator
+    scale *= math.ceil(10_000 / scale)
+    options = {"movflags": "+faststart", "movie_timescale": str(scale)}
+    with ExitStack() as stack:
+        sound_source = stack.enter_context(av.open(str(source.path))) if source.sound_tracks else None
+        out = stack.enter_context(av.open(str(target), "w", format="mp4", options=options))
+        out.metadata.update(
+            {
+                "title": f"{title} ({label})",
+                "comment": f"AI-manipulated: a face in this video was swapped. Label on every frame: {label}",
+            }
+        )
+        coding = {"crf": "18"}
+        if not source.constant_rate:
+            # An mp4 keeps durations in coding order: frames of their own length need it to be display order.
+            coding["bf"] = "0"
+        stream = out.add_stream("libx264", rate=source.rate, options=coding)
+        stream.width, stream.height = source.width, source.height
+        stream.pix_fmt = "yuv444p" if odd else "yuv420p"
+        context = stream.codec_context
+        context.flags |= Flags.frame_duration  # else the last frame would be shown for the mean duration
+        context.time_base = source.time_base
+        context.sample_aspect_ratio = source.pixel_aspect
+        stream.set_display_matrix(source.matrix)
+        context.color_range, context.color_primaries, context.color_trc, context.colorspace = source.colour
+        sound = Sound(source, shown, sound_source, out)
+        steps = zip(source.frame_names, source.pts, source.durations, strict=True)
+        total = len(source.frame_names)
+        for name, pts, duration in tqdm(steps, "Releasing", total, ascii=True, mininterval=0.5, ncols=80):
+            picture = read_frame(frames / name)
+            burnt.burn(picture)
+            frame = to_yuv(picture, stream.pix_fmt, source.colour)
+            frame.pts, frame.duration, frame.time_base = pts, duration, source.time_base
+            sound.mux(out, until=pts * source.time_base)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        sound.mux(out, until=None)
+    return sound.notes
+
+
+def read_frame(path: Path) -> Bytes:
+    """A converted frame as writable RGB (height, width, 3)."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a damaged file
+        raise ReleaseError(
+            f"{path.parent.name}/{path.name} cannot be read ({error}): delete it and run convert again."
+        ) from None
+
+
+def to_yuv(picture: Bytes, pixel_format: str, colour: tuple[int, int, int, int]) -> VideoFrame:
+    """An RGB picture as YUV with the source's range and matrix, the inverse of how it was decoded."""
+    frame = VideoFrame.from_ndarray(picture, "rgb24")
+    frame = frame.reformat(
+        format=pixel_format,
+        dst_colorspace=SWSCALE_MATRIX[colour[3]],
+        dst_color_range=colour[0] or ColorRange.MPEG,
+    )
+    frame.color_range, frame.color_primaries, frame.color_trc, frame.colorspace = colour
+    return frame
+
+
+def verify(source: Source, path: Path, numbers: Sequence[int]) -> dict[int, Image.Image]:
+    """Read a result back and compare it with what it must keep of its source.
+
+    Returns the frames with these numbers (from 0) as displayed.
+
+    Raises:
+        ReleaseError: says what differs.
+    """
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        times = []
+        sizes = set()
+        sample = {}
+        for number, frame in enumerate(container.decode(stream)):
+            if number in numbers:
+                sample[number] = displayed(frame, source)
+            times.append(None if frame.pts is None else frame.pts * exact(frame.time_base))
+            sizes.add((frame.width, frame.height))
+        seconds = float((stream.duration or 0) * exact(stream.time_base))
+        tracks = len(container.streams.audio)
+    differs = None
+    if len(times) != len(source.pts):
+        differs = f"has {len(times)} frames instead of {len(source.pts)}"
+    elif sizes != {(source.width, source.height)}:
+        differs = f"has frames of {sizes} px instead of {source.width}x{source.height}"
+    elif times != [pts * source.time_base for pts in source.pts]:
+        differs = "has other time stamps than the source"
+    elif abs(seconds - source.seconds) > max(0.002, float(source.durations[-1] * source.time_base) / 2):
+        differs = f"lasts {seconds:.3f} s instead of {source.seconds:.3f} s"
+    elif tracks != source.sound_tracks:
+        differs = f"has {tracks} sound tracks instead of {source.sound_tracks}"
+    if differs:
+        raise ReleaseError(f"The encoded video {differs}, so nothing was released: run it again.")
+    return sample
+
+
+def source_pictures(source: Source, numbers: Sequence[int]) -> dict[int, Image.Image]:
+    """The source's frames with these numbers (from 0) as displayed."""
+    if source.path.is_dir():
+        files = image_files(source.path)
+        sample = {}
+        for number in numbers:
+            with Image.open(files[number]) as image:
+                sample[number] = ImageOps.exif_transpose(image).convert("RGB")
+        return sample
+    with av.open(str(source.path)) as container:
+        stream = picture_stream(container, source.path.name)
+        stream.thread_type = "AUTO"
+        wanted = takewhile(lambda step: step[0] <= numbers[-1], enumerate(container.decode(stream)))
+        return {n: displayed(f, source) for n, f in wanted if n in numbers}
+
+
+def displayed(frame: VideoFrame, source: Source) -> Image.Image:
+    """A decoded frame as a player shows it: turned, and with square pixels."""
+    picture = frame.to_ndarray(format="rgb24", interpolation=ROUNDING).astype(np.uint8, copy=False)
+    image = Image.fromarray(np.ascontiguousarray(to_display(picture, source.matrix)))
+    if source.pixel_aspect == 1:
+        return image
+    stretched = source.pixel_aspect if image.width == source.width else 1 / source.pixel_aspect
+    return image.resize((round(image.width * stretched), image.height))
+
+
+def sync(path: Path) -> None:
+    """Have a file's or folder's content on the disk before its name says that it is there."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def release(
+    job: Path, name: str, source_path: Path, frames: Path, output: Path, label: str, rate: Fraction | None
+) -> None:
+    """Do it all; the paths are relative to the job folder or absolute.
+
+    Raises:
+        ReleaseError: what stops the release, before anything has a final name.
+    """
+    if not name or name.startswith(".") or "/" in name or not name.isprintable() or len(name.encode()) > 200:
+        raise ReleaseError(
+            f"The job name {name!r} cannot name a file: use up to 200 letters, digits, '-' or '_' with --job."
+        )
+    started = time.time()
+    label = checked_label(label)
+    source = match_frames(read_source(job / source_path, str(source_path), rate), job / frames, str(frames))
+    folder = job / output
+    folder.mkdir(parents=True, exist_ok=True)
+    log.info("Releasing %d frames of %s with the label '%s'.", len(source.pts), source_path, label)
+
+    finals = [folder / "log.txt", folder / "report.html", folder / f"{name}.mp4"]
+    parts = [final.with_name(f".{final.name}.part") for final in finals]
+    try:
+        notes = encode(source, str(source_path), job / frames, label, name, parts[2])
+        count = min(STRIP, len(source.pts))
+        numbers = [(2 * n + 1) * len(source.pts) // (2 * count) for n in range(count)]
+        after = verify(source, parts[2], numbers)
+        before = source_pictures(source, numbers)
+        for note in notes:
+            log.info("Sound: %s.", note)
+        parts[1].write_text(
+            report.render(
+                report.Result(
+                    job=job,
+                    name=name,
+                    video=parts[2],
+                    video_name=finals[2].name,
+                    source=job / source_path,
+                    label=label,
+                    frames=len(source.pts),
+                    size=(source.width, source.height),
+                    rate=source.rate,
+                    constant_rate=source.constant_rate,
+                    seconds=source.seconds,
+                    sound=notes,
+                    started=started,
+                    pairs=[(n + 1, before[n], after[n]) for n in numbers],
+                )
+            ),
+            encoding="utf-8",
+        )
+        parts[0].write_text(report.joined_logs(job), encoding="utf-8")
+        for part in parts:
+            sync(part)
+        for part, final in zip(parts, finals, strict=True):
+            part.replace(final)
+        sync(folder)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+    log.info("Released %s.", output / finals[2].name)
+
+
+def frame_rate(text: str) -> Fraction:
+    """A rate in frames/s such as 25, 29.97 or 30000/1001."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate: give frames/s such as 25 or 30000/1001")
+    return rate
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Label, encode and release the converted frames of a job.")
+    parser.add_argument("job_folder", type=Path, metavar="JOB_DIR", help="other paths may be relative to it")
+    parser.add_argument("--job", required=True, metavar="NAME", help="names the result, NAME.mp4")
+    parser.add_argument("--source", required=True, type=Path, help="identity A's video or folder of images")
+    parser.add_argument("--frames", required=True, type=Path, help="folder of converted frames (quarantine)")
+    parser.add_argument("--output", required=True, type=Path, help="folder of the result")
+    parser.add_argument("--label", required=True, help="text burnt into every frame")
+    parser.add_argument(
+        "--fps", type=frame_rate, help="frames/s of a folder of images (default: 25); a video has its own"
+    )
+    args = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-8s %(message)s",
+        datefmt="%m/%d/%Y %H:%M:%S",
+        stream=sys.stdout,
+    )
+    try:
+        release(args.job_folder.resolve(), args.job, args.source, args.frames, args.output, args.label, args.fps)
+    except ReleaseError as error:
+        log.error("%s", error)
+    except KeyboardInterrupt:
+        log.error("The release was interrupted, nothing was released: run it again.")
+        return 130
+    except (OSError, av.error.FFmpegError) as error:
+        if error.errno in NO_ROOM:
+            log.error("There is no room for the result in %s: free some space and run release again.", args.output)
+        else:
+            log.error("The release stopped (%s), nothing was released: mend the cause and run it again.", error)
+    else:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
