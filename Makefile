@@ -27,7 +27,7 @@ second-python: .venv-test/ready
 	sh tests/second_python.sh .venv-test
 
 readme: .venv-test/ready
-	for role in roles/*; do .venv-test/bin/aar-doc "$$role" markdown; done
+	for role in roles/*/; do .venv-test/bin/aar-doc --output-template roles/README.md.j2 "$$role" markdown; done
 
 lock:
 	sh requirements/lock.sh --upgrade

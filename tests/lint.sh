@@ -20,11 +20,11 @@ ansible-lint --offline --quiet
 echo "== role READMEs against argument specs"
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
-for role in roles/*; do
+for role in roles/*/; do
     cp -r "$role" "$fresh/"
-    aar-doc "$fresh/$(basename "$role")" markdown >/dev/null
-    diff -u "$role/README.md" "$fresh/$(basename "$role")/README.md" || {
-        echo "$role/README.md does not say what its argument specs say: run 'make readme' and commit it." >&2
+    aar-doc --output-template roles/README.md.j2 "$fresh/$(basename "$role")" markdown >/dev/null
+    diff -u "${role}README.md" "$fresh/$(basename "$role")/README.md" || {
+        echo "${role}README.md does not say what its argument specs say: run 'make readme' and commit it." >&2
         exit 1
     }
 done

@@ -118,6 +118,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                 if status["progress"]:
                     line.show(status["progress"])
                 time.sleep(POLL_SECONDS)
+            line.show(status["progress"])
         finally:
             line.close()
         return status

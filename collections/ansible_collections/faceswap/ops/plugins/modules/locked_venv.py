@@ -126,7 +126,10 @@ class LockedVenv:
     def wanted(self) -> dict[str, str]:
         """Return the marker that a fitting environment has."""
         python = self.params["python"]
-        code, out, err = self.module.run_command([python, "-c", PROBE], handle_exceptions=False)
+        try:
+            code, out, err = self.module.run_command([python, "-c", PROBE], handle_exceptions=False)
+        except OSError as error:
+            code, out, err = 1, "", error.strerror
         if code:
             self.module.fail_json(msg=f"{python} does not run ({last_error(err)}): name another Python.")
         (major, minor), full = json.loads(out)

@@ -1,0 +1,70 @@
+"""The living line, as the terminal or a log shows it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ansible_collections.faceswap.ops.plugins.action import stage
+
+
+class Clock:
+    """A double of the clock: time passes when the test says so."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bool]]]:
+    lines: list[tuple[str, bool]] = []
+    monkeypatch.setattr(stage.display, "display", lambda text, newline=True: lines.append((text, newline)))
+    monkeypatch.delenv("FACESWAP_OPS_PROGRESS", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    yield lines
+
+
+def progress(done: int) -> dict[str, Any]:
+    return {"stage": "train", "done": done, "total": 600, "rate": 4.8, "loss_a": 0.1, "loss_b": 0.2, "eta": 61}
+
+
+def test_on_a_terminal_one_line_is_refreshed(shown: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage.os, "isatty", lambda descriptor: True)
+    monkeypatch.setattr(stage.os, "get_terminal_size", lambda descriptor: stage.os.terminal_size((40, 24)))
+    line = stage.LivingLine("localhost")
+    for done in (1, 2, 3):
+        line.show(progress(done))
+    line.close()
+    assert [newline for _, newline in shown] == [False] * 4
+    assert all(text.startswith("\r\x1b[2K") for text, _ in shown)
+    text = shown[1][0].removeprefix("\r\x1b[2K")
+    assert text.startswith("train  2/600  4.8/s  loss A 0.1000") and len(text) == 39  # cut, so that it does not wrap
+
+
+def test_without_a_terminal_a_line_every_30_seconds(
+    shown: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(stage.os, "isatty", lambda descriptor: False)
+    monkeypatch.setattr(stage, "time", clock)
+    line = stage.LivingLine("gpu1")
+    for second in range(91):
+        clock.now = 100.0 + second
+        line.show(progress(second))
+    line.close()
+    assert [text.split()[2] for text, _ in shown] == ["0/600", "30/600", "60/600", "90/600"]
+    assert all(newline and text.startswith("gpu1: train  ") and "\r" not in text for text, newline in shown)
+
+
+def test_for_a_program_each_update_is_one_line_of_json(
+    shown: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACESWAP_OPS_PROGRESS", "json")
+    line = stage.LivingLine("localhost")
+    line.show(progress(7))
+    line.close()
+    [(text, newline)] = shown
+    told = json.loads(text)["faceswap_progress"]
+    assert newline and told["done"] == 7 and told["text"].startswith("train  7/600")

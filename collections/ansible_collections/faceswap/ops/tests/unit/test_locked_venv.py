@@ -1,0 +1,94 @@
+"""`locked_venv` as Ansible runs it, with an empty lock: no package is asked for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.faceswap.ops.plugins.modules import locked_venv
+
+COLLECTIONS = Path(locked_venv.__file__).parents[5]
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    lock = tmp_path / "lock file.txt"
+    lock.write_text("# nothing is locked\n")
+    return {"path": str(tmp_path / "a venv"), "lock": str(lock), "python": sys.executable}
+
+
+def play(values: dict[str, Any], check: bool = False) -> dict[str, Any]:
+    """Run the module in a process of its own, with its arguments on stdin."""
+    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**values, "_ansible_check_mode": check}})
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], input=arguments, capture_output=True, text=True, timeout=300
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+PROGRAM = f"""
+import sys; sys.path.insert(0, {str(COLLECTIONS)!r})
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.faceswap.ops.plugins.modules import locked_venv
+import json
+given = json.load(sys.stdin)["ANSIBLE_MODULE_ARGS"]
+with patch_module_args(given):
+    locked_venv.main()
+"""
+
+
+def test_made_once_and_then_left_alone(values: dict[str, Any]) -> None:
+    assert play(values, check=True)["changed"] and not Path(values["path"]).exists()
+    made = play(values)
+    assert made["changed"] and made["reason"] == "it is not there"
+    assert subprocess.run([made["python"], "-c", "import sys; assert sys.prefix != sys.base_prefix"]).returncode == 0
+    assert not play(values)["changed"]
+    assert not play(values, check=True)["changed"]
+
+
+def test_another_lock_makes_it_anew(values: dict[str, Any]) -> None:
+    play(values)
+    stray = Path(values["path"]) / "stray"
+    stray.touch()
+    Path(values["lock"]).write_text("# still nothing\n")
+    again = play(values)
+    assert again["changed"] and again["reason"] == "the lock file changed" and not stray.exists()
+
+
+def test_a_killed_run_is_made_good(values: dict[str, Any]) -> None:
+    play(values)
+    (Path(values["path"]) / locked_venv.MARKER).unlink()
+    again = play(values)
+    assert again["changed"] and again["reason"] == "it was never finished"
+    assert not play(values)["changed"]
+
+
+def test_a_package_that_is_not_to_be_had_leaves_no_finished_environment(values: dict[str, Any]) -> None:
+    Path(values["lock"]).write_text("./no-such-package.whl --hash=sha256:" + "0" * 64 + "\n")
+    failed = play(values)
+    assert failed["failed"] and failed["msg"].startswith("The packages could not be installed: ")
+    assert locked_venv.reason_to_make(Path(values["path"]), {}) == "it was never finished"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"python": "/nonexistent/python"}, "name another Python"),
+        ({"oldest": "3.90", "newest": "3.99"}, "the lock file holds for 3.90 to 3.99: name a Python of these"),
+        ({"need_mb": 10**9}, "free some room or choose another folder"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(
+    values: dict[str, Any], change: dict[str, Any], words: str
+) -> None:
+    refused = play({**values, **change})
+    assert refused["failed"] and words in refused["msg"] and "\n" not in refused["msg"]
+    assert not Path(values["path"]).exists()
+
+
+def test_versions_compare_as_numbers() -> None:
+    assert locked_venv.version("3.9") < locked_venv.version("3.11") < locked_venv.version("3.13")

@@ -1,0 +1,1 @@
+"""The thin wrapper of faceswap-oci: plays the playbooks, gives a result that a program can use."""

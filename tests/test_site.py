@@ -1,0 +1,309 @@
+"""`ansible-playbook site.yml` as a user plays it, on this machine, with the real engine and a handful of iterations."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STAGES = ("extract_a", "extract_b", "train", "convert", "release")
+
+
+@dataclass
+class Played:
+    """What one run of ansible-playbook said."""
+
+    code: int
+    output: str
+
+    @property
+    def changed(self) -> list[str]:
+        """The names of the tasks that changed something."""
+        return [t for t, body in self.tasks if re.search(r"^changed: ", body, re.M)]
+
+    @property
+    def ran(self) -> list[str]:
+        """The names of the tasks that did something on a host, beside looking at arguments."""
+        return [t for t, body in self.tasks if re.search(r"^(ok|changed|fatal|failed): ", body, re.M)]
+
+    @property
+    def tasks(self) -> list[tuple[str, str]]:
+        """Name and output of each task, without the role's name."""
+        parts = re.split(r"^TASK \[(.*)\] \**$", self.output, flags=re.M)[1:]
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return [(name.rpartition(" : ")[2], body) for name, body in pairs if "Validating arguments" not in name]
+
+    @property
+    def recap(self) -> dict[str, int]:
+        """The counts of the recap's only host."""
+        return {key: int(count) for key, count in re.findall(r"(\w+)=(\d+)", self.output.rpartition("PLAY RECAP")[2])}
+
+
+class Site:
+    """A place of its own for the engine, the job and the results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.job = folder / "var" / "jobs" / "demo"
+        self.out = folder / "out" / "demo"
+        self.values: dict[str, Any] = {
+            "faceswap_engine_file": str(folder / "engine" / "engine.json"),
+            "faceswap_run_dir": str(folder / "var"),
+            "faceswap_run_out": str(folder / "out"),
+            "faceswap_run_iterations": 4,
+        }
+
+    def play(self, *words: str, playbook: str = "site.yml", **values: Any) -> Played:
+        """Play with the demo's inventory; `values` win over the site's own."""
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).parent / "ansible-playbook"),
+                playbook,
+                "-e",
+                json.dumps({**self.values, **values}),
+                *words,
+            ],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        return Played(done.returncode, done.stdout + done.stderr)
+
+    def made(self) -> dict[str, str]:
+        """What must never be lost: content of model, faces and results."""
+        kept = [self.job / "model", self.job / "superseded", self.job / "faces_a", self.job / "faces_b", self.out]
+        files = [file for folder in kept for file in folder.rglob("*") if file.is_file()]
+        return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site that was played once, in a folder with a space in its name."""
+    made = Site(tmp_path_factory.mktemp("a site"))
+    first = made.play()
+    assert first.code == 0, first.output
+    assert {path.name for path in made.out.iterdir()} == {"demo.mp4", "report.html", "log.txt"}
+    return made
+
+
+@pytest.fixture
+def copy(site: Site, tmp_path: Path) -> Site:
+    """The played site's job and results once more, to be spoilt; the engine is shared."""
+    made = Site(tmp_path)
+    shutil.copytree(site.folder / "var", tmp_path / "var")
+    shutil.copytree(site.folder / "out", tmp_path / "out")
+    made.values["faceswap_engine_file"] = site.values["faceswap_engine_file"]
+    return made
+
+
+def clip(path: Path, picture: Any, frames: int = 30) -> Path:
+    """Write a video of `frames` pictures, each given by `picture(number)` as RGB, 160 by 160."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 160, "yuv420p"
+        for number in range(frames):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), "rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_a_second_run_changes_nothing(site: Site) -> None:
+    again = site.play()
+    assert again.code == 0
+    assert again.changed == [] and again.recap["changed"] == 0
+    check = site.play("--check", "--diff")
+    assert check.code == 0 and check.changed == []
+
+
+def test_check_mode_on_an_empty_host_survives_and_makes_nothing(tmp_path: Path) -> None:
+    empty = Site(tmp_path / "nothing")
+    check = empty.play("--check", "--diff")
+    assert check.code == 0, check.output
+    assert {"Train | Train the model", "Convert | Swap the face in every frame"} <= set(check.changed)
+    assert not empty.folder.exists()
+
+
+TAGS = {
+    "plan": "Plan | Look at the sources",
+    "nvidia_cuda": "Say what was found",
+    "faceswap_install": "Verify | Load the engine with all its packages",
+    "faceswap_run": "Release | Bring the result home",
+    "extract": "Extract | Extract the faces",
+    "train": "Train | Train the model",
+    "convert": "Convert | Swap the face in every frame",
+    "release": "Release | Label, encode with the source's sound, and report",
+    "stop": "Stop | Save and end what runs in the job",
+}
+
+
+def documented_tags() -> set[str]:
+    """The tags of the README's table."""
+    return set(re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "README.md").read_text(), re.M))
+
+
+def test_the_readme_documents_the_tags_there_are(site: Site) -> None:
+    listed = site.play("--list-tags").output
+    there = {tag for row in re.findall(r"TASK TAGS: \[(.*)\]", listed) for tag in row.split(", ")}
+    there |= {tag for row in re.findall(r"TAGS: \[(.*)\]$", listed, re.M) for tag in row.split(", ")}
+    assert there - {"never", ""} == documented_tags() == {*TAGS, "oci_instance"}
+
+
+@pytest.mark.parametrize("tag", sorted(TAGS))
+def test_a_tag_alone_runs_its_stage(site: Site, tag: str) -> None:
+    played = site.play("--tags", tag)
+    assert played.code == 0, played.output
+    assert TAGS[tag] in played.ran
+    others = {name for other, name in TAGS.items() if other not in (tag, "faceswap_run")}
+    if tag not in ("faceswap_run", "extract"):  # extract looks at the job first; faceswap_run is four stages
+        assert not others & set(played.ran)
+
+
+def test_the_cloud_stage_says_that_it_is_not_built(site: Site, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("oci: {hosts: {cloud: {}}}\nfaceswap: {hosts: {}}\n")
+    played = site.play("--tags", "oci_instance", "-i", str(inventory))
+    assert played.code == 2 and "not built yet" in played.output
+    assert "Say that provisioning is not built yet" in played.ran
+
+
+def test_cpu_build_is_said_and_a_required_gpu_is_missed(site: Site) -> None:
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("this machine has an NVIDIA driver")
+    assert "no NVIDIA GPU: CPU build" in site.play("--tags", "nvidia_cuda").output
+    missed = site.play("--tags", "nvidia_cuda", nvidia_cuda_required=True)
+    assert missed.code == 2
+    assert "nvidia_cuda_required is true: use a host with an NVIDIA GPU" in missed.output
+
+
+def test_only_what_depends_on_a_change_is_done_again(copy: Site) -> None:
+    before = copy.made()
+    label = copy.play(faceswap_run_label="Made by AI")
+    assert label.changed == [
+        "Release | Label, encode with the source's sound, and report",
+        "Release | Bring the result home",
+    ]
+    more = copy.play(faceswap_run_label="Made by AI", faceswap_run_iterations=6)
+    assert more.changed[0] == "Train | Train the model" and len(more.changed) == 4
+    state = json.loads(next((copy.job / "model").glob("*_state.json")).read_text())
+    assert state["iterations"] == 6
+    after = copy.made()
+    assert all(after[path] == digest for path, digest in before.items() if "faces_" in path)
+
+
+def test_out_is_written_by_release_alone(copy: Site) -> None:
+    shutil.rmtree(copy.folder / "out")
+    for tag in ("extract", "train", "convert"):
+        assert copy.play("--tags", tag).code == 0
+    assert not (copy.folder / "out").exists()
+    assert copy.play("--tags", "release").code == 0
+    assert copy.out.exists()
+
+
+def test_a_role_taken_alone_works(copy: Site, tmp_path: Path) -> None:
+    """No inventory of ours, no group, no neutral variable: just the role and its arguments."""
+    playbook = tmp_path / "mine.yml"
+    playbook.write_text(
+        json.dumps(
+            [
+                {
+                    "hosts": "localhost",
+                    "gather_facts": False,
+                    "vars": {
+                        **copy.values,
+                        "faceswap_run_job": "demo",
+                        "faceswap_run_engine_file": copy.values["faceswap_engine_file"],
+                        "faceswap_run_source_a": str(ROOT / "demo" / "clipA.mp4"),
+                        "faceswap_run_source_b": str(ROOT / "demo" / "clipB.mp4"),
+                        "ansible_python_interpreter": "/usr/bin/python3",
+                    },
+                    "roles": ["faceswap_run"],
+                }
+            ]
+        )
+    )
+    played = copy.play("-i", "localhost,", "-c", "local", playbook=str(playbook))
+    assert played.code == 0, played.output
+    assert "Extract | Extract the faces" in played.ran
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"faceswap_run_source_a": "/nonexistent/a.mp4"}, "Source A is missing: there is no /nonexistent/a.mp4"),
+        ({"faceswap_run_source_b": "{{ faceswap_run_source_a }}"}, "Sources A and B are the same"),
+        ({"faceswap_run_iterations": 0}, "faceswap_run_iterations is 0, and training needs at least 1"),
+        ({"faceswap_run_iterations": -5}, "faceswap_run_iterations is -5, and training needs at least 1"),
+        ({"faceswap_run_iterations": "many"}, "faceswap_run_iterations"),
+        ({"faceswap_run_batch_size": 0}, "faceswap_run_batch_size is 0"),
+        ({"faceswap_run_label": " "}, "faceswap_run_label is empty"),
+        ({"faceswap_run_job": "../up"}, "cannot name a folder"),
+        ({"faceswap_install_engine": "deepfake9000"}, "value of faceswap_install_engine must be one of: builtin"),
+        ({"faceswap_run_need_mb": 10**9, "faceswap_run_label": "anew"}, "MB are free in"),
+        ({"faceswap_install_need_mb": 10**9, "faceswap_install_dir": "{{ demo_root }}/var/x"}, "free some room"),
+        ({"faceswap_install_python": "/usr/bin/no-python"}, "name another Python"),
+        ({"faceswap_run_trainer": "gigantic"}, "gigantic"),
+        ({"faceswap_run_mask_type": "vgg"}, "vgg"),
+    ],
+)
+def test_bad_values_end_in_one_sentence(copy: Site, values: dict[str, Any], sentence: str) -> None:
+    before = copy.made()
+    played = copy.play(**values)
+    assert played.code != 0
+    assert sentence in played.output
+    lost = {path for path, digest in before.items() if digest not in copy.made().values()}
+    assert not lost
+
+
+def test_bad_sources_end_in_one_sentence_and_lose_nothing(copy: Site, tmp_path: Path) -> None:
+    model = {path: digest for path, digest in copy.made().items() if "/model/" in path or "/out/" in path}
+    text = tmp_path / "text.mp4"
+    text.write_text("This is not a video.")
+    noise = np.random.default_rng(1)
+    faceless = clip(tmp_path / "faceless.mp4", lambda n: noise.integers(0, 99, (160, 160, 3), np.uint8))
+    few = tmp_path / "few"
+    few.mkdir()
+    with av.open(str(ROOT / "demo" / "clipB.mp4")) as video:
+        for number, frame in zip(range(5), video.decode(video=0), strict=False):
+            frame.to_image().save(few / f"{number}.png")
+    for source, words in ((text, "video"), (faceless, "face"), (few, "25")):
+        played = copy.play(faceswap_run_source_b=str(source))
+        assert played.code != 0
+        message = re.search(r"msg: (.*)|\"msg\": \"(.*)\"|\[ERROR\]: (.*)", played.output)
+        assert message and words in played.output, played.output
+    now = set(copy.made().values())
+    assert set(model.values()) <= now
+    back = copy.play()
+    assert back.code == 0, back.output
+    assert json.loads(next((copy.job / "model").glob("*_state.json")).read_text())["iterations"] == 4
+
+
+def test_a_half_written_checkpoint_is_told_and_left_alone(copy: Site) -> None:
+    checkpoint = max((copy.job / "model").glob("*.npz"), key=lambda path: path.stat().st_size)
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    for tags in ("train", "convert"):
+        played = copy.play("--tags", tags, faceswap_run_iterations=6)
+        assert played.code == 2
+        assert checkpoint.name in played.output and ".bk" in played.output
+    assert checkpoint.read_bytes() == whole[: len(whole) // 2]
+    checkpoint.write_bytes(whole)
+    assert copy.play(faceswap_run_iterations=6).code == 0
+
+
+def test_stopping_what_never_ran_changes_nothing(tmp_path: Path) -> None:
+    played = Site(tmp_path).play("--tags", "stop")
+    assert played.code == 0 and played.changed == []

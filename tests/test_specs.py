@@ -1,0 +1,66 @@
+"""The argument specs are the contract: defaults, README and code must say the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text()) if path.exists() else {}
+
+
+def test_there_are_the_four_roles() -> None:
+    assert ROLES == ["faceswap_install", "faceswap_run", "nvidia_cuda", "oci_instance"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_specs_and_defaults_say_the_same(role: str) -> None:
+    specs = read(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]
+    defaults = read(ROOT / "roles" / role / "defaults" / "main.yml")
+    options: dict[str, Any] = {}
+    for entry in specs.values():
+        options |= entry["options"]
+    assert {name: spec["default"] for name, spec in options.items() if not spec.get("required")} == defaults
+    assert all(name.startswith(f"{role}_") for name in options)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_has_its_tasks(role: str) -> None:
+    specs = read(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]
+    for entry in specs:
+        assert (ROOT / "roles" / role / "tasks" / f"{entry}.yml").exists()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_entry_point_specifies_each_variable_that_it_uses(role: str) -> None:
+    """`tasks_from: train` alone must be validated just as main is."""
+    folder = ROOT / "roles" / role
+    specs = read(folder / "meta" / "argument_specs.yml")["argument_specs"]
+    private = read(folder / "vars" / "main.yml")
+    for entry, spec in specs.items():
+        used, todo = set(), [(folder / "tasks" / f"{entry}.yml").read_text()]
+        while todo:
+            text = todo.pop()
+            for other in specs["main"]["options"]:
+                if f"{other}" in text.replace("__" + role, ""):
+                    used.add(other)
+            for name, value in private.items():
+                if name in text and name not in used:
+                    used.add(name)
+                    todo.append(str(value))
+            for tasks in (folder / "tasks").glob("*.yml"):
+                if f"import_tasks: {tasks.name}" in text:
+                    todo.append(tasks.read_text())
+        assert {name for name in used if name in specs["main"]["options"]} == set(spec["options"]), entry
+
+
+def test_host_key_checking_is_never_off() -> None:
+    for path in [ROOT / "ansible.cfg", *ROOT.glob("*/**/*.y*ml"), *ROOT.glob("src/**/*.py")]:
+        text = path.read_text().lower() if not set(path.parts) & {"var", ".venv", ".venv-test"} else ""
+        for off in ("host_key_checking = false", "host_key_checking: false", "stricthostkeychecking=no"):
+            assert off not in text.replace('"', ""), path
