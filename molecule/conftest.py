@@ -18,4 +18,3 @@ def engine(host: Host, site: str) -> dict[str, Any]:
     """The engine's description, as faceswap_install left it."""
     description: dict[str, Any] = json.loads(host.file(f"{site}/engine/engine.json").content_string)
     return description
-

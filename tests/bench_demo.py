@@ -52,9 +52,11 @@ def main() -> int:
             figure("second_run_changed", changed, 0, ""),
         ]
         judged = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "swap_judge.py")]
-            + ["--a", str(clone / "demo" / "clipA.mp4"), "--b", str(clone / "demo" / "clipB.mp4")]
-            + ["--frames", str(job / "quarantine"), "--alignments", str(job / "alignments_a.json")],
+            [
+                *(sys.executable, str(ROOT / "tests" / "swap_judge.py")),
+                *("--a", str(clone / "demo" / "clipA.mp4"), "--b", str(clone / "demo" / "clipB.mp4")),
+                *("--frames", str(job / "quarantine"), "--alignments", str(job / "alignments_a.json")),
+            ],
             check=False,
         )
         good.append(judged.returncode == 0)

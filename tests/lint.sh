@@ -13,6 +13,7 @@ mypy src engine/minifaceswap
 mypy roles/faceswap_run/files
 mypy collections/ansible_collections/faceswap/ops/plugins
 mypy tests
+mypy molecule
 
 echo "== ansible-lint"
 ansible-lint --offline --quiet

@@ -147,7 +147,8 @@ class Stage:
         hashes = Hashes(self.folder / "hashes.json")
         inputs = {path: self.job / path for path in self.spec["inputs"]}
         if self.spec.get("script"):
-            inputs[self.spec["script"]] = Path(__file__).parent  # the script may import its neighbours
+            script = Path(__file__).parent / self.spec["script"]
+            inputs[self.spec["script"]] = script.parent  # the script may import its neighbours
         parts: Json = {
             "arguments": self.spec["arguments"],
             "inputs": {name: hashes.of(path) for name, path in inputs.items()},

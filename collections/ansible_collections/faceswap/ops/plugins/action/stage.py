@@ -20,6 +20,9 @@ display = Display()
 POLL_SECONDS = 1.0
 PLAIN_SECONDS = 30.0  # between two lines where no terminal can refresh one
 
+# ansible-playbook loads this file before it forks its workers, and those have no terminal any more.
+TERMINAL = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "supervisor": {"type": "str", "required": True},
     "job_dir": {"type": "str", "required": True},
@@ -38,14 +41,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 class LivingLine:
-    """One line that is refreshed on a terminal, a line now and then elsewhere, JSON for the wrapper."""
+    """One line that is refreshed on a terminal, a line now and then elsewhere, JSON for the wrapper.
 
-    def __init__(self, host: str) -> None:
+    `columns` is the terminal's width, None without a terminal.
+    """
+
+    def __init__(self, host: str, columns: int | None) -> None:
         self._host = host
-        # A worker's own stdout leads nowhere; descriptor 1 is still the one that ansible-playbook was given.
         self._json = os.environ.get("FACESWAP_OPS_PROGRESS") == "json"
-        self._terminal = not self._json and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
-        self._shown = 0.0
+        self._columns = None if self._json else columns
+        self._shown = -PLAIN_SECONDS
         self._last = ""
 
     def show(self, progress: dict[str, Any]) -> None:
@@ -55,16 +60,15 @@ class LivingLine:
         )
         if self._json:
             display.display(json.dumps({"faceswap_progress": {**progress, "text": text}}))
-        elif self._terminal:
-            columns = os.get_terminal_size(1).columns or 80
-            display.display("\r\x1b[2K" + text[: columns - 1], newline=False)
+        elif self._columns:
+            display.display("\r\x1b[2K" + text[: self._columns - 1], newline=False)
         elif time.monotonic() - self._shown >= PLAIN_SECONDS and text != self._last:
             self._shown, self._last = time.monotonic(), text
             display.display(text)
 
     def close(self) -> None:
         """Clear the line: the task's own result follows."""
-        if self._terminal:
+        if self._columns:
             display.display("\r\x1b[2K", newline=False)
 
 
@@ -112,7 +116,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
     def _follow(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """Show progress until nobody works on the stage any more; return its last status."""
         host = (task_vars or {}).get("inventory_hostname", "localhost")
-        line = LivingLine(str(host))
+        line = LivingLine(str(host), display.columns if TERMINAL else None)
         try:
             while (status := self._ask("status"))["alive"]:
                 if status["progress"]:

@@ -22,7 +22,6 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bool]]]:
     lines: list[tuple[str, bool]] = []
     monkeypatch.setattr(stage.display, "display", lambda text, newline=True: lines.append((text, newline)))
     monkeypatch.delenv("FACESWAP_OPS_PROGRESS", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
     yield lines
 
 
@@ -30,10 +29,8 @@ def progress(done: int) -> dict[str, Any]:
     return {"stage": "train", "done": done, "total": 600, "rate": 4.8, "loss_a": 0.1, "loss_b": 0.2, "eta": 61}
 
 
-def test_on_a_terminal_one_line_is_refreshed(shown: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage.os, "isatty", lambda descriptor: True)
-    monkeypatch.setattr(stage.os, "get_terminal_size", lambda descriptor: stage.os.terminal_size((40, 24)))
-    line = stage.LivingLine("localhost")
+def test_on_a_terminal_one_line_is_refreshed(shown: list[tuple[str, bool]]) -> None:
+    line = stage.LivingLine("localhost", 40)
     for done in (1, 2, 3):
         line.show(progress(done))
     line.close()
@@ -47,9 +44,8 @@ def test_without_a_terminal_a_line_every_30_seconds(
     shown: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(stage.os, "isatty", lambda descriptor: False)
     monkeypatch.setattr(stage, "time", clock)
-    line = stage.LivingLine("gpu1")
+    line = stage.LivingLine("gpu1", None)
     for second in range(91):
         clock.now = 100.0 + second
         line.show(progress(second))
@@ -62,7 +58,7 @@ def test_for_a_program_each_update_is_one_line_of_json(
     shown: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACESWAP_OPS_PROGRESS", "json")
-    line = stage.LivingLine("localhost")
+    line = stage.LivingLine("localhost", 40)
     line.show(progress(7))
     line.close()
     [(text, newline)] = shown

@@ -8,5 +8,6 @@ def test_the_examples_hold() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    assert progress.format_progress({"stage": "convert", "done": 0, "total": None, "rate": None}) == "convert  starting"
-    assert progress.format_progress({"stage": "release", "done": 3, "total": 9, "eta": 0}) == "release  3/9  0:00 left"
+    tell = progress.format_progress
+    assert tell({"stage": "convert", "done": 0, "total": None, "rate": None}) == "convert  starting"
+    assert tell({"stage": "release", "done": 3, "total": 9, "eta": 0}) == "release  3/9  0:00 left"
