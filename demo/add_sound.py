@@ -3,7 +3,7 @@
     python demo/add_sound.py demo/clipA.mp4
 
 The picture's packets are copied bit for bit and a track that is already there is replaced, so running it again
-gives the same file. Needs numpy and PyAV.
+with the same PyAV gives the same file. Needs numpy and PyAV.
 """
 
 import argparse

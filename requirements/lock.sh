@@ -12,6 +12,7 @@ compile() {
 }
 
 compile run pyproject.toml --group build "$@"
+compile oci pyproject.toml --extra oci --constraints requirements/run.txt "$@"
 compile engine engine/pyproject.toml requirements/engine.in "$@"
 compile test pyproject.toml engine/pyproject.toml requirements/engine.in --group build --group test \
     --constraints requirements/run.txt --constraints requirements/engine.txt "$@"

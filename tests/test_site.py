@@ -142,7 +142,7 @@ def test_check_mode_on_an_empty_host_survives_and_makes_nothing(tmp_path: Path) 
 TAGS = {
     "plan": "Plan | Look at the sources",
     "nvidia_cuda": "Say what was found",
-    "faceswap_install": "Verify | Load the engine with all its packages",
+    "faceswap_install": "Verify | Load the engine with all its packages, and describe it for those who run it",
     "faceswap_run": "Release | Bring the result home",
     "extract": "Extract | Extract the faces",
     "train": "Train | Train the model",
@@ -323,6 +323,21 @@ def test_a_half_written_checkpoint_is_told_and_left_alone(copy: Site) -> None:
     assert checkpoint.read_bytes() == whole[: len(whole) // 2]
     checkpoint.write_bytes(whole)
     assert copy.play(faceswap_run_iterations=6).code == 0
+
+
+def test_an_engine_that_does_not_load_is_not_described(site: Site, tmp_path: Path) -> None:
+    broken = tmp_path / "engine"
+    shutil.copytree(ROOT / "engine", broken)
+    (broken / "minifaceswap" / "train.py").write_text("raise ImportError('a part is missing')\n")
+    here = {"faceswap_install_builtin_source": str(broken), "faceswap_install_dir": str(tmp_path / "site")}
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "venv").symlink_to(site.folder / "engine" / "venv")
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "site.yml", "--tags", "faceswap_install"]
+    done = subprocess.run(
+        [*command, "-e", json.dumps(here)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2 and "a part is missing" in done.stdout + done.stderr
+    assert not (tmp_path / "site" / "engine.json").exists()
 
 
 def test_stopping_what_never_ran_changes_nothing(tmp_path: Path) -> None:

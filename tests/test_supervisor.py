@@ -232,6 +232,26 @@ def test_a_killed_supervisor_loses_nothing(job: Job) -> None:
     assert end["complete"] and job.iterations() == end["iterations"]
 
 
+def test_an_engine_that_outlives_its_supervisor_is_ended_first(job: Job) -> None:
+    """A silent one does not notice by its closed pipe, and two must not work on one model."""
+    job.engine.write_text(json.dumps({"command": ["sleep"], "python": sys.executable}))
+    job.start(job.convert(arguments=["60"]))
+    first = job.state("convert")
+    os.kill(first["supervisor_pid"], signal.SIGKILL)
+    wait_until(lambda: not gone_or_zombie(first["engine_pid"]) and job.status("convert")["alive"])
+    assert job.start(job.convert(arguments=["60"]))["running"]
+    assert job.state("convert")["engine_pid"] != first["engine_pid"]
+    assert gone_or_zombie(first["engine_pid"])
+
+
+def gone_or_zombie(pid: int) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    try:
+        return not Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return True
+
+
 def test_supervisor_and_engine_killed_at_once(job: Job) -> None:
     job.start(job.train(100_000, every=0.02))
     wait_until(lambda: job.iterations() > 3)
@@ -246,13 +266,13 @@ def test_supervisor_and_engine_killed_at_once(job: Job) -> None:
 
 def test_an_ignored_sigint_does_not_reach_the_engine(job: Job) -> None:
     """A shell's background jobs inherit it ignored, and an engine would never save."""
+    job.engine.write_text(json.dumps({"command": ["sleep"], "python": sys.executable}))
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        job.start(job.train(100_000, every=0.02))
+        job.start(job.convert(arguments=["60"]))
     finally:
         signal.signal(signal.SIGINT, before)
-    wait_until(lambda: job.iterations() > 3)
-    status = Path(f"/proc/{job.state('train')['engine_pid']}/status").read_text()
+    status = Path(f"/proc/{job.state('convert')['engine_pid']}/status").read_text()
     ignored = int(next(line for line in status.splitlines() if line.startswith("SigIgn")).split()[1], 16)
     assert not ignored >> (signal.SIGINT - 1) & 1
     assert job.ask("stop")["changed"]
