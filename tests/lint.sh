@@ -16,7 +16,7 @@ mypy tests
 mypy molecule
 
 echo "== ansible-lint"
-ansible-lint --offline --quiet
+ansible-lint --offline -q
 
 echo "== role READMEs against argument specs"
 fresh=$(mktemp -d)

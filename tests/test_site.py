@@ -209,11 +209,18 @@ def test_on_a_terminal_one_line_is_refreshed(copy: Site) -> None:
     """While it trains, the terminal gets carriage returns on one line and no line feed in between."""
     values = json.dumps({**copy.values, "faceswap_run_iterations": 40})
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "site.yml", "--tags", "train", "-e", values]
-    said = pexpect.spawn(
-        command[0], command[1:], cwd=str(ROOT), timeout=300, dimensions=(24, 100), env={**os.environ, "TERM": "xterm"}
-    ).read()
-    [line] = [row for row in said.split(b"\r\n") if b"\r\x1b[2Ktrain" in row]
-    updates = line.decode().split("\r\x1b[2K")
+    terminal = pexpect.spawn(
+        command[0],
+        command[1:],
+        cwd=str(ROOT),
+        timeout=300,
+        dimensions=(24, 100),
+        env={**os.environ, "TERM": "xterm"},
+        encoding="utf-8",
+    )
+    said = terminal.read()
+    [line] = [row for row in said.split("\r\n") if "\r\x1b[2Ktrain" in row]
+    updates = line.split("\r\x1b[2K")
     assert len(updates) > 3
     assert any(re.fullmatch(r"train  \d+/40  .*loss A \d\.\d+  loss B \d\.\d+.*", update) for update in updates)
     assert all(len(update) < 100 for update in updates[:-1])

@@ -19,7 +19,7 @@ def test_the_engine_tells_its_commands(host: Host, engine: dict[str, Any]) -> No
     told = run(host, *engine["command"], "--help")
     assert told.rc == 0
     assert {"extract", "train", "convert"} <= set(re.findall(r"\w+", told.stdout))
-    assert "not Faceswap" in told.stdout
+    assert "not Faceswap" in " ".join(told.stdout.split())
 
 
 def test_an_unknown_option_is_an_error(host: Host, engine: dict[str, Any]) -> None:
@@ -32,9 +32,10 @@ def test_just_the_locked_packages_are_there(host: Host, engine: dict[str, Any]) 
     found = {package["name"].lower().replace("_", "-"): package["version"] for package in json.loads(listed.stdout)}
     found.pop("setuptools", None)  # venv brings it on Python 3.11
     lock = (ROOT / "requirements" / "engine.txt").read_text()
-    locked = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", lock, re.M))
+    # A package may be locked in more than one version, each for some Pythons.
+    locked = set(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", lock, re.M))
     assert found
-    assert {name: version for name, version in found.items() if locked.get(name) != version} == {}
+    assert set(found.items()) - locked == set()
 
 
 def test_the_engine_finds_a_face(host: Host, engine: dict[str, Any], site: str) -> None:
