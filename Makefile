@@ -1,13 +1,12 @@
 # Each target is one line that calls a tool; the tools hold the logic. Paths are relative: the folder may have a
 # space in its name.
-STARTED := $(shell date +%s)
 # The first Python on the machine for which the lock files hold.
 PYTHON ?= $(shell sh tests/find_python.sh 3.11 3.12 3.13)
 
 .PHONY: demo test lint unit molecule demo-test second-python readme lock bench-demo clean
 
-demo: .venv/ready
-	FACESWAP_OCI_STARTED=$(STARTED) .venv/bin/faceswap-oci demo
+demo:
+	started=$$(date +%s) && $(MAKE) --no-print-directory .venv/ready && FACESWAP_OCI_STARTED=$$started .venv/bin/faceswap-oci demo
 
 test: lint unit molecule demo-test second-python
 
@@ -20,7 +19,7 @@ unit: .venv-test/ready
 molecule: .venv-test/ready
 	sh tests/molecule.sh .venv-test
 
-demo-test: .venv-test/ready demo
+demo-test: demo .venv-test/ready
 	FACESWAP_DEMO_JOB=var/jobs/demo .venv-test/bin/python -m pytest -m demo
 
 second-python: .venv-test/ready
