@@ -198,6 +198,7 @@ def test_a_stop_saves_and_the_next_run_goes_on(job: Job) -> None:
     assert job.ask("stop") == {"changed": True, "stopped": ["train"]}
     saved, status = job.iterations(), job.status("train")
     assert 3 < saved < 100_000 and not status["alive"] and not status["complete"]
+    assert status["progress"]["state"] == "stopped"
     assert status["message"].endswith(f"saved at {saved} of 100000 iterations: run it again to go on.")
     assert job.ask("stop") == {"changed": False, "stopped": []}
     end = job.finish(job.train(saved + 2))

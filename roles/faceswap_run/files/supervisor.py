@@ -12,7 +12,7 @@ A stage is a command with explicit inputs and outputs. It is done again only whe
 its inputs or the engine changed, or when what it made is gone. `JOB_DIR/stages/STAGE/` holds:
 
     spec.json      what was asked for            state.json   what became of it (fingerprint, seconds, exit)
-    progress.json  where it stands, at most one write a second
+    progress.json  where it stands (running, done, stopped or failed), at most one write a second
     log.txt        the command's output          losses.csv   iteration,loss_a,loss_b (training only)
     lock           held as long as the supervisor, or the command that it started, lives
     supervisor.lock   held as long as the supervisor lives
@@ -406,7 +406,7 @@ class Stage:
             seal=self.seal() if complete else None,
         )
         write_json(self.folder / "state.json", self.state)
-        watch.close("done" if complete else "failed")
+        watch.close("done" if complete else "stopped" if stopped else "failed")
         if complete and done is None:
             # The replaced results can be made again; a replaced model is kept.
             for shelf in (self.job / "superseded").glob(f"{self.name}-*"):
