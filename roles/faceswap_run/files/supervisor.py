@@ -306,7 +306,6 @@ class Stage:
             "complete": False,
             "engine": {
                 "name": engine.get("name", "unknown"),
-                "version": engine.get("version", ""),
                 "digest": hashlib.sha256(json.dumps(wanted["engine"], sort_keys=True).encode()).hexdigest(),
             },
         }
