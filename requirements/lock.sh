@@ -14,5 +14,5 @@ compile() {
 compile run pyproject.toml --group build "$@"
 compile oci pyproject.toml --extra oci --constraints requirements/run.txt "$@"
 compile engine engine/pyproject.toml requirements/engine.in "$@"
-compile test pyproject.toml engine/pyproject.toml requirements/engine.in --group build --group test \
-    --constraints requirements/run.txt --constraints requirements/engine.txt "$@"
+compile test pyproject.toml engine/pyproject.toml emulator/pyproject.toml requirements/engine.in --extra oci --group build --group test \
+    --constraints requirements/run.txt --constraints requirements/oci.txt --constraints requirements/engine.txt "$@"

@@ -9,7 +9,7 @@ ruff check --quiet .
 ruff format --check --quiet .
 
 echo "== mypy"
-mypy src engine/minifaceswap
+mypy src engine/minifaceswap emulator/oci_emulator
 mypy roles/faceswap_run/files
 mypy collections/ansible_collections/faceswap/ops/plugins
 mypy tests

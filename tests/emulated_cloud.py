@@ -1,0 +1,102 @@
+"""The OCI emulator as a process of its own, for tests: real HTTP and TLS on loopback, no real cloud in reach."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+START_S = 60  # it makes RSA keys, and the machine may be busy
+
+
+@dataclass(frozen=True)
+class EmulatedCloud:
+    """A running emulator. `env` is the whole environment for its clients; `ready` what its ready.json says."""
+
+    state: Path
+    env: dict[str, str]
+    ready: dict[str, Any]
+
+    @property
+    def tenancy(self) -> str:
+        """OCID of the root compartment."""
+        return str(self.ready["tenancy"])
+
+    @property
+    def compartment(self) -> str:
+        """OCID of a compartment below the root."""
+        return str(self.ready["compartment"])
+
+    @property
+    def regions(self) -> list[str]:
+        """Names of the subscribed regions, the home one first."""
+        return list(self.ready["regions"])
+
+    def ledger(self) -> Any:
+        """What exists and existed, as the emulator itself wrote it down."""
+        return self._ask("/emulator/ledger")
+
+    def requests(self) -> Any:
+        """Every request that came in, the oldest first."""
+        return self._ask("/emulator/requests")
+
+    def post(self, path: str, data: Any) -> Any:
+        """Change the emulator: `path` is faults, policy or settings; its README says what each takes."""
+        return self._ask(f"/emulator/{path}", json.dumps(data).encode())
+
+    def _ask(self, path: str, body: bytes | None = None) -> Any:
+        request = urllib.request.Request(
+            self.env["HTTPS_PROXY"] + path, body, {"Content-Type": "application/json"} if body else {}
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+
+
+@contextmanager
+def emulated_cloud(folder: Path, **flags: Any) -> Iterator[EmulatedCloud]:
+    """Start an emulator in `folder`, and end it.
+
+    `flags` become its options: `waiting=2` is `--waiting 2`, `no_ssh=True` is `--no-ssh`.
+    """
+    state = folder / "emulator"
+    options = []
+    for name, value in flags.items():
+        options += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    with (folder / "emulator.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "oci_emulator", "--state", str(state), *options],
+            env=os.environ | {"PYTHONPATH": str(ROOT / "emulator")},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        end = time.monotonic() + START_S
+        while not (state / "ready.json").exists():
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the emulator did not start:\n{(folder / 'emulator.log').read_text()}")
+            time.sleep(0.05)
+        ready = json.loads((state / "ready.json").read_text())
+        yield EmulatedCloud(state, client_environment(state), ready)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def client_environment(state: Path) -> dict[str, str]:
+    """This process's environment with the emulator's: nothing of the user's own cloud is left in it."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("OCI_")}
+    for name in ("HTTP_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        own.pop(name, None)
+    for line in (state / "environment").read_text().splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["export"]:
+            own |= dict(word.split("=", 1) for word in words[1:])
+    return own
