@@ -1,0 +1,767 @@
+#!/usr/bin/python
+# Copyright: the faceswap-oci maintainers
+# MIT License (see LICENSE)
+"""Ansible module: an instance on Oracle Cloud with its network, from nothing to a pinned host key, and back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: oci_instance
+short_description: Make, stop and remove an instance on Oracle Cloud together with its network
+version_added: 0.1.0
+description:
+  - Brings a stack, which is one instance and the network that it needs, to the wanted state in one process.
+  - A stack is found by its O(name) and the tag C(faceswap-stack). What does not carry that tag is not touched.
+  - All that a user can get wrong is checked before anything is made; what is made first costs nothing.
+  - The host key is made on the controller, installed by cloud-init, checked at the first connection and replaced
+    in it by one that never leaves the instance. Its public half becomes a tag, from which the inventory plugin
+    P(faceswap.ops.oci#inventory) pins it on any controller.
+  - Whatever is asked for is written to a ledger below O(state_dir) before and after, so that a run which was
+    killed at any moment can be repeated, and can be removed. Run it again to go on.
+author:
+  - The faceswap-oci maintainers
+extends_documentation_fragment:
+  - faceswap.ops.oci
+options:
+  state:
+    description:
+      - V(present) makes what is missing and starts a stopped instance.
+      - V(stopped) stops the instance. Only some shapes stop billing then, and the boot volume never does.
+      - V(absent) terminates the instance and removes its boot volume and network, in every region to which the
+        tenancy is subscribed, and fails unless a last listing finds nothing.
+    type: str
+    choices: [present, stopped, absent]
+    default: present
+  name:
+    description: The name of the stack, and of all that belongs to it.
+    type: str
+    required: true
+  compartment_id:
+    description:
+      - OCID of the compartment. Needed for V(present) and V(stopped).
+      - V(absent) without it looks into every compartment that can be seen.
+    type: str
+  region:
+    description: The region, as V(us-ashburn-1). The default is the profile's.
+    type: str
+  state_dir:
+    description: Folder on the controller for ledgers, pins and keys, one folder a stack in it.
+    type: path
+    default: ~/.local/state/faceswap-oci/stacks
+  owner:
+    description: Who answers for it, for the tag C(faceswap-owner). The default is the login name on the controller.
+    type: str
+  hours:
+    description: After how many hours the stack is meant to be gone, for the tag C(faceswap-expires).
+    type: int
+    default: 24
+  shape:
+    description: The shape of the instance. It is not changed on an instance that exists.
+    type: str
+    default: VM.GPU.A10.1
+  ocpus:
+    description: OCPUs, for a flexible shape only.
+    type: float
+  memory_gb:
+    description: Memory in GB, for a flexible shape only.
+    type: float
+  availability_domain:
+    description: The availability domain, whole or its end (V(AD-2)). The default is the first that offers the shape.
+    type: str
+  operating_system:
+    description: The operating system of the image.
+    type: str
+    default: Canonical Ubuntu
+  operating_system_version:
+    description: The version of the operating system.
+    type: str
+    default: "24.04"
+  image_id:
+    description:
+      - OCID of the image. The default is the newest platform image that fits O(operating_system) and O(shape).
+      - The one that was chosen stays chosen for as long as the stack lives.
+    type: str
+  user:
+    description: The login of the image. The default is V(ubuntu) for Canonical Ubuntu and V(opc) for Oracle Linux.
+    type: str
+  boot_volume_gb:
+    description: Size of the boot volume in GB, at least 50.
+    type: int
+    default: 100
+  boot_volume_vpus:
+    description: Volume performance units per GB, 10 to 120 in tens.
+    type: int
+    default: 10
+  ssh_public_key_file:
+    description:
+      - Public key for the login. The private half is expected beside it, without C(.pub), or in an SSH agent.
+      - The default is a key pair that is made for the stack below O(state_dir).
+    type: path
+  cloud_config:
+    description: More for cloud-init, as a cloud-config. The host key's part of it belongs to this module.
+    type: dict
+    default: {}
+  network:
+    description:
+      - V(public) gives the instance a public address and an internet gateway.
+      - V(private) gives it none, and a NAT gateway for its way out; the controller must reach the subnet itself.
+    type: str
+    choices: [public, private]
+    default: public
+  vcn_cidr:
+    description: CIDR of the VCN that is made.
+    type: str
+    default: 10.20.0.0/16
+  subnet_cidr:
+    description: CIDR of the subnet that is made.
+    type: str
+    default: 10.20.0.0/24
+  vcn_id:
+    description: OCID of a VCN that exists. Subnet, route table and security group are made in it, and it stays.
+    type: str
+  ssh_sources:
+    description:
+      - IPv4 networks that may reach port 22. Nothing else can be reached.
+      - The default is the address under which O(address_service) sees the controller.
+    type: list
+    elements: str
+  address_service:
+    description: URL which answers with the caller's own IPv4 address as text.
+    type: str
+    default: https://checkip.amazonaws.com
+  wait_for_ssh:
+    description: Make the first contact by SSH and replace the host key. Without it the instance is only running.
+    type: bool
+    default: true
+  wait_s:
+    description: Seconds after which waiting for the instance, or for its removal, is given up.
+    type: int
+    default: 1200
+attributes:
+  check_mode:
+    description: Asks Oracle, and says what would be made, changed or removed.
+    support: full
+  diff_mode:
+    description: Shows the parts of the stack before and after.
+    support: full
+  idempotent:
+    description: A second run changes nothing, and never makes a second instance for a newer image.
+    support: full
+seealso:
+  - plugin: faceswap.ops.oci
+    plugin_type: inventory
+"""
+
+EXAMPLES = r"""
+- name: Have a GPU instance, reachable and pinned
+  faceswap.ops.oci_instance:
+    name: faceswap
+    compartment_id: ocid1.compartment.oc1..example
+    region: us-ashburn-1
+    shape: VM.GPU.A10.1
+    hours: 8
+
+- name: The same without a GPU, on Oracle Linux, reachable from an office
+  faceswap.ops.oci_instance:
+    name: rehearsal
+    compartment_id: ocid1.compartment.oc1..example
+    shape: VM.Standard.E5.Flex
+    ocpus: 2
+    memory_gb: 16
+    operating_system: Oracle Linux
+    operating_system_version: "9"
+    ssh_sources: [198.51.100.0/29]
+
+- name: Leave nothing behind
+  faceswap.ops.oci_instance:
+    name: faceswap
+    state: absent
+"""
+
+RETURN = r"""
+instance:
+  description: The instance, empty where there is none.
+  returned: when O(state) is V(present) or V(stopped)
+  type: dict
+  contains:
+    id:
+      description: OCID.
+      type: str
+    name:
+      description: Name of the stack.
+      type: str
+    region:
+      description: Its region.
+      type: str
+    compartment_id:
+      description: Its compartment.
+      type: str
+    availability_domain:
+      description: Its availability domain.
+      type: str
+      sample: "Uocm:US-ASHBURN-AD-2"
+    shape:
+      description: Its shape.
+      type: str
+    image_id:
+      description: OCID of its image.
+      type: str
+    lifecycle_state:
+      description: Its state, as Oracle names it.
+      type: str
+      sample: RUNNING
+    address:
+      description: Where to reach it, which is the public address or else the private one.
+      type: str
+    public_ip:
+      description: Its public address, empty without one.
+      type: str
+    private_ip:
+      description: Its private address.
+      type: str
+    user:
+      description: The login.
+      type: str
+      sample: ubuntu
+    host_key_alias:
+      description: The name under which its host key is pinned.
+      type: str
+    known_hosts:
+      description: The file that pins it.
+      type: str
+    private_key_file:
+      description: The private key for the login, empty when it is left to an SSH agent.
+      type: str
+    expires:
+      description: When it is meant to be gone, UTC.
+      type: str
+      sample: "2026-11-23T10:00:00Z"
+resources:
+  description: All that belongs to the stack, as noted in the ledger.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: What it is.
+      type: str
+      sample: boot_volume
+    id:
+      description: OCID.
+      type: str
+    region:
+      description: Its region.
+      type: str
+remaining:
+  description: What the last listing found, in every region; always empty, since anything else is a failure.
+  returned: when O(state) is V(absent)
+  type: list
+  elements: dict
+regions:
+  description: The regions in which the last listing looked.
+  returned: when O(state) is V(absent)
+  type: list
+  elements: str
+"""
+
+import getpass
+import ipaddress
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
+from ansible_collections.faceswap.ops.plugins.module_utils import first_contact, oci_launch, oci_stack, stack_tags
+from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import (
+    AUTH_SPEC,
+    Cloud,
+    OciError,
+    connect,
+    models,
+)
+from ansible_collections.faceswap.ops.plugins.module_utils.private_files import write_file
+from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger, LedgerBusyError
+
+SPEC: dict[str, dict[str, Any]] = {
+    **AUTH_SPEC,
+    "state": {"type": "str", "choices": ["present", "stopped", "absent"], "default": "present"},
+    "name": {"type": "str", "required": True},
+    "compartment_id": {"type": "str"},
+    "region": {"type": "str"},
+    "state_dir": {"type": "path", "default": "~/.local/state/faceswap-oci/stacks"},
+    "owner": {"type": "str"},
+    "hours": {"type": "int", "default": 24},
+    "shape": {"type": "str", "default": "VM.GPU.A10.1"},
+    "ocpus": {"type": "float"},
+    "memory_gb": {"type": "float"},
+    "availability_domain": {"type": "str"},
+    "operating_system": {"type": "str", "default": "Canonical Ubuntu"},
+    "operating_system_version": {"type": "str", "default": "24.04"},
+    "image_id": {"type": "str"},
+    "user": {"type": "str"},
+    "boot_volume_gb": {"type": "int", "default": 100},
+    "boot_volume_vpus": {"type": "int", "default": 10},
+    "ssh_public_key_file": {"type": "path", "no_log": False},
+    "cloud_config": {"type": "dict", "default": {}},
+    "network": {"type": "str", "choices": ["public", "private"], "default": "public"},
+    "vcn_cidr": {"type": "str", "default": "10.20.0.0/16"},
+    "subnet_cidr": {"type": "str", "default": "10.20.0.0/24"},
+    "vcn_id": {"type": "str"},
+    "ssh_sources": {"type": "list", "elements": "str"},
+    "address_service": {"type": "str", "default": "https://checkip.amazonaws.com"},
+    "wait_for_ssh": {"type": "bool", "default": True},
+    "wait_s": {"type": "int", "default": 1200},
+}
+
+
+class Manager:
+    """Brings one stack to the wanted state. `params` are the module's; sentences for the user go to `warnings`."""
+
+    def __init__(self, params: dict[str, Any], check_mode: bool) -> None:
+        self.params = params
+        self.check_mode = check_mode
+        self.warnings: list[str] = []
+        self.before: dict[str, Any] = {}
+        self.after: dict[str, Any] = {}
+        self.ledger = Ledger(self.folder / "ledger.jsonl", writing=not check_mode)
+        self._deadline = time.monotonic() + params["wait_s"]
+
+    @property
+    def folder(self) -> Path:
+        """What this controller keeps of the stack."""
+        return Path(self.params["state_dir"], self.params["name"])
+
+    @property
+    def known_hosts(self) -> Path:
+        """The pin."""
+        return self.folder / "known_hosts"
+
+    # -- states ----------------------------------------------------------------------------------------
+
+    def present(self) -> dict[str, Any]:
+        """Make what is missing, start what is stopped, and get to know the host key."""
+        wish, login = self._wish(), self._login()
+        network = self._network(["192.0.2.1/32"])  # checked first with an address to stand for ours
+        oci_stack.check_network(network)
+        cloud = self._connect()
+        stack = self._stack(cloud)
+        oci_launch.check_place(cloud, stack.region, stack.compartment)
+        stack.look()
+        row = stack.instance()
+        self._refuse_elsewhere(stack)
+        self.warnings += stack.keep_network(network)
+        choice = None
+        if row is None:
+            choice = oci_launch.choose(cloud, stack.region, stack.compartment, wish, self.ledger)
+            oci_stack.check_overlap(stack, network)
+        else:
+            self._warn_of_differences(row, wish)
+        network.ssh_sources = self.params["ssh_sources"] or [self._own_address()]
+        self._live(stack)
+        subnet, group = stack.make_network(network)
+        if choice is not None:
+            row = self._launch(stack, wish, choice, login, subnet, group, network.public)
+        elif row is not None:
+            row = self._running(stack, row)
+        if row is not None and not (self.check_mode and row.lifecycle_state != "RUNNING"):
+            self._mark_boot_volume(stack, row)
+            vnic = self._vnic(stack, row)
+            row = self._contact(stack, row, vnic)
+            return {"instance": self._facts(stack, row, vnic)}
+        return {"instance": {}}
+
+    def stopped(self) -> dict[str, Any]:
+        """Stop the instance, if there is one."""
+        cloud = self._connect()
+        stack = self._stack(cloud)
+        oci_launch.check_place(cloud, stack.region, stack.compartment)
+        stack.look(["instance"])
+        row = stack.instance()
+        if row is None:
+            return {"instance": {}}
+        self._live(stack)
+        if stack.show("instance", _state(row, row.lifecycle_state), _state(row, "STOPPED")):
+            client = cloud.compute(stack.region)
+            if row.lifecycle_state in ("PROVISIONING", "STARTING"):
+                row = stack.wait("instance", row.id, ["RUNNING"])
+            if row.lifecycle_state != "STOPPING":
+                cloud.call(client.instance_action, row.id, "SOFTSTOP")
+            row = stack.wait("instance", row.id, ["STOPPED"])
+        if ".GPU" in row.shape and ".GPU.A10" not in row.shape:
+            self.warnings.append(f"{row.shape} goes on billing while it is stopped: only state absent ends that.")
+        return {"instance": self._facts(stack, row, self._vnic(stack, row))}
+
+    def absent(self) -> dict[str, Any]:
+        """Remove all of the stack, in every region, and look once more."""
+        cloud = self._connect()
+        given = self.params["compartment_id"]
+        compartments = [given] if given else cloud.compartments()
+        places = {(region, compartment) for region in cloud.regions() for compartment in compartments}
+        rows, hidden = [], None
+        for place in sorted(places | self.ledger.places()):
+            stack = self._stack(cloud, *place)
+            try:
+                rows.append((stack, stack.remains()))
+            except OciError as error:
+                # Who may look into one compartment only has made nothing in the others.
+                if not error.not_found or given or place in self.ledger.places():
+                    raise
+                hidden = error
+        if hidden and not rows:
+            raise hidden
+        looked = sorted({stack.region for stack, _ in rows})
+        self.before = {
+            row["id"]: f"{row['kind']} {row['name']} in {row['region']}" for _, ours in rows for row in ours
+        }
+        if self.check_mode:
+            return {"remaining": [], "regions": looked}
+        for stack, ours in rows:
+            for row in ours:  # from now on it is known, whether this controller made it or not
+                self.ledger.made(row["kind"], stack.region, stack.compartment, row["id"])
+            if ours:
+                stack.remove()
+        if remaining := [row for stack, _ in rows for row in stack.remains()]:
+            raise OciError(
+                f"{len(remaining)} things of the stack are still there, as the {remaining[0]['kind']} "
+                f"{remaining[0]['id']}: run this again."
+            )
+        if self.ledger.life:
+            self.ledger.end()
+        for path in (self.known_hosts, *self.folder.glob("host_key-*")):
+            path.unlink(missing_ok=True)
+        return {"remaining": [], "regions": looked}
+
+    # -- what the user typed ---------------------------------------------------------------------------
+
+    def _wish(self) -> oci_launch.Wish:
+        gb, vpus = self.params["boot_volume_gb"], self.params["boot_volume_vpus"]
+        if gb < 50:
+            raise OciError(f"boot_volume_gb is {gb}, and Oracle makes none below 50: use 50 or more.")
+        if vpus not in range(10, 121, 10):
+            raise OciError(f"boot_volume_vpus is {vpus}, and Oracle takes 10 to 120 in tens: 10 is balanced.")
+        if self.params["hours"] < 1:
+            raise OciError(f"hours is {self.params['hours']}: say after how many hours, 1 or more, it shall be gone.")
+        try:  # a key of the same size stands for the one that is made later
+            first_contact.user_data("-" * 400, "-" * 100, self.params["cloud_config"])
+        except ValueError as error:
+            raise OciError(f"This cannot be launched: {error}.") from None
+        names = oci_launch.Wish.__dataclass_fields__
+        return oci_launch.Wish(**{name: self.params[name] for name in names})
+
+    def _network(self, sources: list[str]) -> oci_stack.Network:
+        return oci_stack.Network(
+            public=self.params["network"] == "public",
+            vcn_cidr=self.params["vcn_cidr"],
+            subnet_cidr=self.params["subnet_cidr"],
+            vcn_id=self.params["vcn_id"],
+            ssh_sources=self.params["ssh_sources"] or sources,
+        )
+
+    def _login(self) -> str:
+        """The public line of the key for the login; '' for the stack's own, which is not made yet."""
+        if missing := first_contact.missing_program():
+            raise OciError(f"There is no {missing} on this controller: install OpenSSH's client (openssh-client).")
+        given = self.params["ssh_public_key_file"]
+        if not given:
+            return ""
+        path = Path(given)
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not text"
+            raise OciError(f"ssh_public_key_file {path} cannot be read ({why}): name your .pub file.") from None
+        if "PRIVATE KEY" in text:
+            raise OciError(f"ssh_public_key_file {path} is a private key, which must stay here: name its .pub file.")
+        try:
+            first_contact.public_key(text)
+        except ValueError:
+            raise OciError(f"ssh_public_key_file {path} holds no OpenSSH public key: name your .pub file.") from None
+        private = path.with_suffix("")
+        if path.suffix == ".pub" and private.is_file() and private.stat().st_mode & 0o077:
+            raise OciError(
+                f"The private key {private} can be read by others, and ssh refuses it: chmod 600 '{private}'."
+            )
+        return text
+
+    def _private_key_file(self) -> str:
+        given = self.params["ssh_public_key_file"]
+        path = Path(given).with_suffix("") if given else self.folder / "id_ed25519"
+        return str(path) if path.is_file() and str(path) != given else ""
+
+    def _own_address(self) -> str:
+        url = self.params["address_service"]
+        try:
+            with open_url(url, timeout=10) as answer:
+                return f"{ipaddress.IPv4Address(answer.read(100).decode('ascii').strip())}/32"
+        except (OSError, URLError, ValueError) as error:
+            raise OciError(
+                f"{url} did not tell this controller's IPv4 address ({getattr(error, 'reason', error)}): give the "
+                "addresses that may enter as ssh_sources."
+            ) from None
+
+    # -- steps -----------------------------------------------------------------------------------------
+
+    def _connect(self) -> Cloud:
+        compartment = self.params["compartment_id"]
+        if not compartment and self.params["state"] != "absent":
+            raise OciError("compartment_id is empty: copy the OCID from the console (Identity, Compartments).")
+        if compartment and not compartment.startswith(("ocid1.compartment.", "ocid1.tenancy.")):
+            raise OciError(f"compartment_id {compartment} is not the OCID of a compartment (ocid1.compartment....).")
+        return connect(*(self.params[name] for name in ("config_file", "profile", "auth", "region")))
+
+    def _stack(self, cloud: Cloud, region: str = "", compartment: str = "") -> oci_stack.Stack:
+        return oci_stack.Stack(
+            cloud=cloud,
+            ledger=self.ledger,
+            region=region or cloud.region,
+            compartment=compartment or self.params["compartment_id"],
+            name=self.params["name"],
+            tags={},
+            check_mode=self.check_mode,
+            deadline=self._deadline,
+            before=self.before,
+            after=self.after,
+        )
+
+    def _refuse_elsewhere(self, stack: oci_stack.Stack) -> None:
+        """A stack has one instance, in one place: a second one would bill beside it."""
+        for line in self.ledger.standing():
+            if line["kind"] == "instance" and (line["region"], line["compartment"]) != (
+                stack.region,
+                stack.compartment,
+            ):
+                raise OciError(
+                    f"The stack {stack.name} has an instance in {line['region']}, compartment {line['compartment']}: "
+                    "destroy it first, or choose another name for a second one."
+                )
+
+    def _live(self, stack: oci_stack.Stack) -> None:
+        """Give the stack the tags of the life that goes on, or of a new one."""
+        tags = stack.known_tags()
+        known = [tags.get(name, "") for name in (stack_tags.RUN, stack_tags.OWNER, stack_tags.EXPIRES)]
+        life = self.ledger.life
+        if all(known) and life.get("run") != known[0]:
+            self.ledger.begin(*known)  # another controller began it
+        elif not life:
+            expires = datetime.now(UTC) + timedelta(hours=self.params["hours"])
+            owner = self.params["owner"] or getpass.getuser()
+            self.ledger.begin(uuid.uuid4().hex[:12], owner, expires.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        life = self.ledger.life
+        stack.tags = {
+            stack_tags.STACK: stack.name,
+            stack_tags.RUN: life["run"],
+            stack_tags.OWNER: life["owner"],
+            stack_tags.EXPIRES: life["expires"],
+        }
+
+    def _launch(
+        self,
+        stack: oci_stack.Stack,
+        wish: oci_launch.Wish,
+        choice: oci_launch.Choice,
+        login: str,
+        subnet: str | None,
+        group: str | None,
+        public: bool,
+    ) -> Any | None:
+        shown = {"shape": wish.shape, "availability_domain": choice.availability_domain, "state": "RUNNING"}
+        stack.show("boot_volume", None, "tagged")
+        stack.show("host_key", None, "rotated" if self.params["wait_for_ssh"] else "first")
+        if not stack.show("instance", None, shown) or subnet is None or group is None:
+            return None
+        alias = stack_tags.alias(stack.tags)
+        key_path = self.folder / f"host_key-{stack.tags[stack_tags.RUN]}"
+        host_key = first_contact.make_key(key_path, alias)
+        data = first_contact.user_data(key_path.read_text(encoding="utf-8"), host_key, self.params["cloud_config"])
+        tags = {
+            **stack.tags,
+            stack_tags.USER: choice.user,
+            stack_tags.HOST_KEY: stack_tags.host_key_tag("first", [first_contact.public_key(host_key)]),
+        }
+        self._pin(tags)
+        login = login or first_contact.make_key(self.folder / "id_ed25519", f"faceswap-oci {stack.name}")
+        details = oci_launch.launch_details(
+            wish, choice, subnet, [group], public, {"ssh_authorized_keys": login, "user_data": data}
+        )
+        details.compartment_id = stack.compartment
+        details.display_name = details.create_vnic_details.display_name = stack.name
+        details.freeform_tags, details.create_vnic_details.freeform_tags = tags, stack.tags
+        row = stack.create("instance", stack.cloud.compute(stack.region).launch_instance, details)
+        return stack.wait("instance", row.id, ["RUNNING"])
+
+    def _running(self, stack: oci_stack.Stack, row: Any) -> Any:
+        state = row.lifecycle_state
+        if not stack.show("instance", _state(row, state), _state(row, "RUNNING")):
+            return row
+        if state == "STOPPING":
+            row = stack.wait("instance", row.id, ["STOPPED"])
+        if row.lifecycle_state == "STOPPED":
+            stack.cloud.call(stack.cloud.compute(stack.region).instance_action, row.id, "START")
+        return stack.wait("instance", row.id, ["RUNNING"])
+
+    def _mark_boot_volume(self, stack: oci_stack.Stack, row: Any) -> None:
+        """Tag the boot volume, which a launch leaves untagged, so that it is found without the ledger too."""
+        client = stack.cloud.storage(stack.region)
+        for attachment in stack.cloud.listing(
+            stack.cloud.compute(stack.region).list_boot_volume_attachments,
+            row.availability_domain,
+            stack.compartment,
+            instance_id=row.id,
+        ):
+            volume = stack.cloud.call(client.get_boot_volume, attachment.boot_volume_id)
+            stack.ledger.made("boot_volume", stack.region, stack.compartment, volume.id)
+            tags = {**(volume.freeform_tags or {}), **stack.tags}
+            if "boot_volume" not in self.after:  # made by an earlier run
+                stack.show("boot_volume", "tagged" if tags == volume.freeform_tags else "untagged", "tagged")
+            if tags != volume.freeform_tags and not self.check_mode:
+                stack.cloud.call(
+                    client.update_boot_volume, volume.id, models.UpdateBootVolumeDetails(freeform_tags=tags)
+                )
+
+    def _vnic(self, stack: oci_stack.Stack, row: Any) -> Any:
+        """The instance's primary VNIC."""
+        list_attachments = stack.cloud.compute(stack.region).list_vnic_attachments
+        while True:
+            for attachment in stack.cloud.listing(list_attachments, stack.compartment, instance_id=row.id):
+                if attachment.lifecycle_state == "ATTACHED":
+                    vnic = stack.cloud.call(stack.cloud.network(stack.region).get_vnic, attachment.vnic_id)
+                    if vnic.is_primary:
+                        stack.ledger.made("vnic", stack.region, stack.compartment, vnic.id)
+                        return vnic
+            if time.monotonic() >= self._deadline:
+                raise OciError(
+                    f"The instance {row.id} is {row.lifecycle_state} without a VNIC: destroy it and try again."
+                )
+            time.sleep(0.2)
+
+    def _contact(self, stack: oci_stack.Stack, row: Any, vnic: Any) -> Any:
+        """Pin the host key that the tags name, and replace it if it came with the user data."""
+        tags = dict(row.freeform_tags)
+        try:
+            phase, keys = stack_tags.parse_host_key(tags.get(stack_tags.HOST_KEY, ""))
+        except ValueError:
+            raise OciError(
+                f"The instance {row.id} has no valid tag {stack_tags.HOST_KEY}, so its host key cannot be known: "
+                "restore the tag, or destroy the stack and make it again."
+            ) from None
+        lines = "".join(f"{line}\n" for line in stack_tags.known_hosts_lines(tags))
+        pinned = self.known_hosts.is_file() and self.known_hosts.read_text(encoding="utf-8") == lines
+        if not pinned and stack.show("pin", None, "as tagged"):
+            self._pin(tags)
+        wanted = "rotated" if self.params["wait_for_ssh"] else phase
+        if "host_key" not in self.after:  # launched by an earlier run
+            stack.show("host_key", phase, wanted)
+        if phase == wanted or self.check_mode:
+            return row
+
+        def tell(new_phase: str, new_keys: list[str]) -> None:
+            tags[stack_tags.HOST_KEY] = stack_tags.host_key_tag(new_phase, new_keys)
+            self._pin(tags)
+            details = models.UpdateInstanceDetails(freeform_tags=tags)
+            stack.cloud.call(stack.cloud.compute(stack.region).update_instance, row.id, details)
+
+        options = stack_tags.ssh_options(stack_tags.alias(tags), str(self.known_hosts))
+        if private := self._private_key_file():
+            options += ["-i", private, "-o", "IdentitiesOnly=yes"]
+        contact = first_contact.Contact(
+            tags[stack_tags.USER], vnic.public_ip or vnic.private_ip, options, self._deadline
+        )
+        if phase == "first":
+            contact.rotate(lambda key: tell("rotating", [keys[0], key]))
+        else:
+            contact.finish()
+        _, keys = stack_tags.parse_host_key(tags[stack_tags.HOST_KEY])
+        try:
+            self._pin({**tags, stack_tags.HOST_KEY: stack_tags.host_key_tag("rotated", keys[1:])})
+            contact.check()
+        except first_contact.ContactError:
+            self._pin(tags)  # both keys again: the next run finishes this
+            raise
+        tell("rotated", keys[1:])
+        for path in self.folder.glob("host_key-*"):
+            path.unlink()
+        return row
+
+    def _pin(self, tags: dict[str, str]) -> None:
+        write_file(self.known_hosts, "".join(f"{line}\n" for line in stack_tags.known_hosts_lines(tags)))
+
+    def _warn_of_differences(self, row: Any, wish: oci_launch.Wish) -> None:
+        differences: list[tuple[str, Any, Any]] = [("shape", row.shape, wish.shape)]
+        if wish.image_id:
+            differences.append(("image_id", row.image_id, wish.image_id))
+        if wish.ocpus and row.shape_config:
+            differences.append(("ocpus", row.shape_config.ocpus, wish.ocpus))
+        if wish.availability_domain and not row.availability_domain.endswith(wish.availability_domain):
+            differences.append(("availability_domain", row.availability_domain, wish.availability_domain))
+        for name, there, asked in differences:
+            if there != asked:
+                self.warnings.append(
+                    f"The instance {row.display_name} has {name} {there}, not {asked}: it is left as it is. "
+                    "Destroy the stack first to have it anew."
+                )
+
+    def _facts(self, stack: oci_stack.Stack, row: Any, vnic: Any) -> dict[str, Any]:
+        tags = row.freeform_tags
+        return {
+            "id": row.id,
+            "name": stack.name,
+            "region": stack.region,
+            "compartment_id": stack.compartment,
+            "availability_domain": row.availability_domain,
+            "shape": row.shape,
+            "image_id": row.image_id,
+            "lifecycle_state": row.lifecycle_state,
+            "address": vnic.public_ip or vnic.private_ip,
+            "public_ip": vnic.public_ip or "",
+            "private_ip": vnic.private_ip,
+            "user": tags[stack_tags.USER],
+            "host_key_alias": stack_tags.alias(tags),
+            "known_hosts": str(self.known_hosts),
+            "private_key_file": self._private_key_file(),
+            "expires": tags[stack_tags.EXPIRES],
+        }
+
+
+def _state(row: Any, state: str) -> dict[str, str]:
+    return {"shape": row.shape, "availability_domain": row.availability_domain, "state": state}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=SPEC,
+        required_if=[("state", "present", ["compartment_id"]), ("state", "stopped", ["compartment_id"])],
+        supports_check_mode=True,
+    )
+    manager = Manager(module.params, module.check_mode)
+    failure = ""
+    result: dict[str, Any] = {}
+    try:
+        stack_tags.check_name(module.params["name"])
+        if module.params["user"] is not None:
+            stack_tags.check_user(module.params["user"])
+        with manager.ledger:
+            result = getattr(manager, module.params["state"])()
+    except LedgerBusyError:
+        module.fail_json(msg=f"Another run is at work on the stack {module.params['name']}: wait for it, or end it.")
+    except (OciError, first_contact.ContactError, ValueError) as error:
+        failure = str(error)
+    for warning in manager.warnings:
+        module.warn(warning)
+    if failure:
+        module.fail_json(msg=failure, resources=_resources(manager.ledger))
+    difference = {"before": manager.before, "after": manager.after}
+    changed = manager.before != manager.after
+    module.exit_json(changed=changed, diff=difference, resources=_resources(manager.ledger), **result)
+
+
+def _resources(ledger: Ledger) -> list[dict[str, str]]:
+    return [{name: line[name] for name in ("kind", "id", "region")} for line in ledger.standing()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger, LedgerBusyError
+
+PLACE = ("us-ashburn-1", "compartment")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a stack" / "ledger.jsonl"
+
+
+def test_an_intent_stands_in_the_file_before_its_request_is_sent(path: Path) -> None:
+    with Ledger(path) as ledger:
+        token = ledger.intend("vcn", *PLACE, {"cidr": "10.0.0.0/16"})
+        assert token in path.read_text()
+
+
+def test_a_killed_request_is_repeated_with_its_token_and_another_is_not(path: Path) -> None:
+    with Ledger(path) as ledger:
+        token = ledger.intend("instance", *PLACE, {"shape": "a"})
+    with Ledger(path) as ledger:
+        assert ledger.intend("instance", *PLACE, {"shape": "a"}) == token
+        assert ledger.intend("instance", *PLACE, {"shape": "b"}) != token
+
+
+@pytest.mark.parametrize("answer", ["made", "failed"])
+def test_a_request_that_was_answered_is_a_new_one_next_time(path: Path, answer: str) -> None:
+    with Ledger(path) as ledger:
+        token = ledger.intend("instance", *PLACE, {})
+        if answer == "made":
+            ledger.made("instance", *PLACE, "ocid1")
+        else:
+            ledger.failed("instance", "500 InternalError")
+        assert ledger.intend("instance", *PLACE, {}) != token
+
+
+def test_a_line_that_a_kill_tore_hides_nothing_else(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.begin("run", "me", "2026-11-23T10:00:00Z")
+        ledger.made("vcn", *PLACE, "ocid1.vcn")
+    with path.open("a") as stream:
+        stream.write('{"at": "2026-11-2')
+    with Ledger(path) as ledger:
+        ledger.made("subnet", *PLACE, "ocid1.subnet")
+    with Ledger(path) as ledger:
+        assert [line["id"] for line in ledger.standing()] == ["ocid1.vcn", "ocid1.subnet"]
+        assert ledger.life["run"] == "run"
+
+
+def test_what_is_gone_stands_no_more_and_a_life_ends(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.begin("run", "me", "2026-11-23T10:00:00Z")
+        ledger.pin_image({"os": "x"}, "ocid1.image")
+        ledger.made("vcn", *PLACE, "ocid1.vcn")
+        assert ledger.pinned_image({"os": "x"}) == "ocid1.image"
+        ledger.gone("ocid1.vcn")
+        ledger.end()
+        assert (ledger.standing(), ledger.life, ledger.pinned_image({"os": "x"})) == ([], {}, None)
+        assert ledger.places() == {PLACE}
+
+
+def test_one_run_at_a_time(path: Path) -> None:
+    with Ledger(path), pytest.raises(LedgerBusyError), Ledger(path):
+        pass
+
+
+def test_check_mode_writes_nothing(path: Path) -> None:
+    with Ledger(path, writing=False) as ledger:
+        ledger.intend("vcn", *PLACE, {})
+    assert not path.parent.exists()
+
+
+def test_only_its_owner_may_read_it(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.begin("run", "me", "2026-11-23T10:00:00Z")
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
