@@ -173,12 +173,34 @@ def test_a_tag_alone_runs_its_stage(site: Site, tag: str) -> None:
         assert not others & set(played.ran)
 
 
-def test_the_cloud_stage_says_that_it_is_not_built(site: Site, tmp_path: Path) -> None:
+def test_the_cloud_stage_wants_to_know_the_compartment_first(site: Site, tmp_path: Path) -> None:
     inventory = tmp_path / "hosts.yml"
     inventory.write_text("oci: {hosts: {cloud: {}}}\nfaceswap: {hosts: {}}\n")
-    played = site.play("--tags", "oci_instance", "-i", str(inventory))
-    assert played.code == 2 and "not built yet" in played.output
-    assert "Say that provisioning is not built yet" in played.ran
+    for playbook in ("playbooks/oci_instance.yml", "playbooks/destroy.yml"):
+        played = site.play("-i", str(inventory), playbook=playbook)
+        assert played.code == 2
+        assert "missing required arguments: oci_instance_compartment_id" in played.output
+
+
+def test_the_clouds_inventory_is_complete_but_for_what_only_the_user_knows(tmp_path: Path) -> None:
+    """Played as it is in the repository, by someone without a profile: one sentence at each turn, nothing asked."""
+    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400"}
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventory/oci", "site.yml"]
+
+    def play(*words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*command, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert "Traceback" not in done.stdout + done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = play("--list-tags")
+    assert code == 0 and "TAGS: [oci_instance]" in said
+    assert f"The OCI configuration file {tmp_path}/.oci/config cannot be read" in said
+    code, said = play("--tags", "oci_instance")
+    assert code == 2 and "compartment_id  is not the OCID of a compartment" in said
+    code, said = play("--tags", "plan")
+    assert code == 0 and "Plan | Look at the sources" in said
 
 
 def test_cpu_build_is_said_and_a_required_gpu_is_missed(site: Site) -> None:

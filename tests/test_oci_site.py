@@ -1,0 +1,95 @@
+"""`inventory/oci` as a user plays it, against the emulator: made, reached by later stages, and gone again."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from emulated_cloud import EmulatedCloud, emulated_cloud
+from oci_emulator.guest import what_is_missing
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = Path(sys.executable).parent
+
+pytestmark = pytest.mark.skipif(bool(what_is_missing()), reason=f"an instance that answers: {what_is_missing()}")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedCloud]:
+    with emulated_cloud(tmp_path_factory.mktemp("a cloud")) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def run(cloud: EmulatedCloud, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs a program in the checkout, with both inventories, as a user whose home is empty.
+
+    Beside the stack of inventory/oci there is a second one, as for a second person.
+    """
+    home = tmp_path_factory.mktemp("home")
+    second = home / "hosts.yml"
+    second.write_text("oci: {hosts: {berta: }}\n")
+    values = json.dumps({"oci_instance_compartment_id": cloud.compartment})
+    env = cloud.env | {"HOME": str(home), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400"}
+
+    def run(*words: str, inventory: str = "inventory/oci") -> subprocess.CompletedProcess[str]:
+        if words[0] == "faceswap-oci":
+            given = [f"-eoci_instance_compartment_id={cloud.compartment}"]
+        else:
+            given = ["-e", values]
+        command = [str(PROGRAMS / words[0]), *words[1:], "-i", inventory, "-i", str(second), *given]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def recap(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, int]]:
+    """The counts of each host."""
+    rows = re.findall(r"^(\S+) +: (ok=.*)$", done.stdout.rpartition("PLAY RECAP")[2], re.M)
+    return {host: {key: int(n) for key, n in re.findall(r"(\w+)=(\d+)", text)} for host, text in rows}
+
+
+def standing(cloud: EmulatedCloud) -> Counter[str]:
+    """What exists, in the emulator's ledger: how many of each kind."""
+    return Counter(row["kind"] for row in cloud.ledger()["resources"] if row["ended"] is None)
+
+
+def test_check_mode_asks_and_makes_nothing(run: Run, cloud: EmulatedCloud) -> None:
+    shown = run("ansible-playbook", "site.yml", "--tags", "oci_instance", "--check", "--diff")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "+    vcn: 10.20.0.0/16" in shown.stdout
+    assert {host: counts["changed"] for host, counts in recap(shown).items()} == {"studio": 1, "berta": 1}
+    assert standing(cloud) == Counter()
+
+
+def test_one_run_makes_the_instances_and_reaches_them(run: Run, cloud: EmulatedCloud) -> None:
+    played = run("ansible-playbook", "site.yml", "--tags", "oci_instance,nvidia_cuda")
+    assert played.returncode == 0, played.stdout + played.stderr
+    said = played.stdout.partition("TASK [nvidia_cuda : Say what was found]")[2]
+    assert set(re.findall(r"^ok: \[(\w+)\]", said, re.M)) == {"studio", "berta"}
+    assert standing(cloud)["instance"] == standing(cloud)["vcn"] == 2
+
+
+def test_a_later_stage_alone_finds_them_and_a_second_run_changes_nothing(run: Run, cloud: EmulatedCloud) -> None:
+    alone = run("ansible-playbook", "site.yml", "--tags", "nvidia_cuda")
+    assert alone.returncode == 0 and set(recap(alone)) == {"studio", "berta"}, alone.stdout + alone.stderr
+    again = run("ansible-playbook", "site.yml", "--tags", "oci_instance")
+    assert again.returncode == 0 and sum(counts["changed"] for counts in recap(again).values()) == 0, again.stdout
+    assert standing(cloud)["instance"] == 2
+
+
+def test_the_wrapper_destroys_them(run: Run, cloud: EmulatedCloud) -> None:
+    gone = run("faceswap-oci", "destroy")
+    assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert standing(cloud) == Counter()
+    for name in ("studio", "berta"):
+        assert f"  0 things of {name} left in eu-frankfurt-1, us-ashburn-1, us-phoenix-1\n" in gone.stdout
+    again = run("faceswap-oci", "destroy")  # where the inventory plugin finds nothing
+    assert again.returncode == 0 and "\n0 changed\n" in again.stdout, again.stdout + again.stderr
