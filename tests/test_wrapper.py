@@ -321,6 +321,34 @@ def test_stop_plays_the_tag_stop_only(checkout: Callable[[str], Path]) -> None:
     assert (code, [phase["name"] for phase in outcome["phases"]]) == (0, ["Stop"])
 
 
+def test_destroy_plays_its_own_playbook_and_shows_what_it_says(checkout: Callable[[str], Path]) -> None:
+    root = checkout(one_play("{fail: {msg: this is not the tear-down}}"))
+    (root / "playbooks").mkdir()
+    (root / "playbooks" / "destroy.yml").write_text(
+        "- name: Destroy\n  hosts: oci\n  gather_facts: false\n"
+        "  tasks: [{debug: {msg: '0 things of {{ what }} left in here'}}]\n"
+    )
+    cloud = root / "inventory" / "cloud"
+    cloud.write_text("[oci]\nstudio ansible_connection=local\n")
+    code, outcome, told = run(root, "destroy", "-i", str(cloud), "-e", "what=studio")
+    assert (code, [phase["name"] for phase in outcome["phases"]]) == (0, ["Destroy"])
+    assert told.splitlines().count("  0 things of studio left in here") == 1
+    code, outcome, told = run(root, "destroy")  # the demo's inventory: nothing of it is in a cloud
+    assert (code, outcome["status"], outcome["phases"]) == (3, "nothing run", [])
+    assert "Nothing was run: no host of this inventory" in told
+
+
+def test_an_interrupted_destroy_says_that_things_stand(checkout: Callable[[str], Path], state: Path) -> None:
+    root = checkout("")
+    (root / "playbooks").mkdir()
+    (root / "playbooks" / "destroy.yml").write_text(HOLD)
+    outcome = play_here(root, state, playbook=player.DESTROY, timeout=3)
+    assert (outcome.status, outcome.exit_code) == ("timeout", 124)
+    assert outcome.message is not None
+    assert outcome.message.endswith("still there and may cost money: the same command again goes on.")
+    wait_until(lambda: nobody_holds(root / "playbooks" / "held"), "the end of the worker and its child", 5)
+
+
 @pytest.mark.skipif(not (REPOSITORY / "site.yml").exists(), reason="site.yml is not there yet")
 def test_the_tags_are_those_of_the_playbooks() -> None:
     ansible_playbook = Path(environment.allowed(os.environ)[0]["PATH"].split(os.pathsep)[0]) / "ansible-playbook"
@@ -352,6 +380,14 @@ def test_no_secret_of_the_environment_is_kept_or_reaches_the_play(checkout: Call
     assert "PIP_INDEX_URL holds a login, so it is not passed on" in told
     assert files_with(root.parent / "a state", "FACESWAP_ALLOWED"), "the environment of the play is kept"
     assert not files_with(root.parent / "a state", secret)
+
+
+def test_of_the_clouds_variables_those_without_a_secret_pass() -> None:
+    names = {"OCI_CLI_CONFIG_FILE", "OCI_CLI_PROFILE", "OCI_CLI_AUTH"}
+    secret = {"OCI_CLI_KEY_CONTENT", "OCI_CLI_PASSPHRASE", "OCI_CLI_KEY_FILE", "OCI_CLI_AUTH_TOKEN"}
+    kept, refused = environment.allowed(dict.fromkeys(names | secret, "x"))
+    assert kept.keys() - {"PATH"} == names
+    assert refused == []
 
 
 def test_the_environment_is_put_back(checkout: Callable[[str], Path], state: Path) -> None:

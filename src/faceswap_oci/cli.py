@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from faceswap_oci import environment
-from faceswap_oci.play import USAGE, Order, Outcome, Phase, UsageError, play, state_folder
+from faceswap_oci.play import DESTROY, SITE, USAGE, Order, Outcome, Phase, UsageError, play, state_folder
 from faceswap_oci.screen import Screen, clock_text
 
 # The documented tags of site.yml; a test holds them against `ansible-playbook --list-tags`.
@@ -26,7 +26,7 @@ exit codes:
   2    wrong use: nothing was played
   3    nothing was run: no host for what was asked for
   4    a host could not be reached
-  5    Ansible could not play site.yml, or the wrapper itself failed
+  5    Ansible could not play the playbook, or the wrapper itself failed
   124  the time of --timeout was over
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM
 """
@@ -120,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("demo", parents=[common, parts], help="the built-in demo, on this machine")
     commands.add_parser("run", parents=[common, elsewhere, parts], help="a job, on the hosts of an inventory")
     commands.add_parser("stop", parents=[common, elsewhere], help="stop the job on its host; what was made is kept")
+    commands.add_parser(
+        "destroy",
+        parents=[common, elsewhere],
+        help="terminate the inventory's instances on Oracle Cloud, leave nothing",
+    )
     return parser
 
 
@@ -153,14 +158,15 @@ def _run(options: argparse.Namespace, screen: Screen) -> Outcome:
 def _order(options: argparse.Namespace, start: Path) -> Order:
     root = find_root(start)
     files, values = extra_vars(options.extra_vars, start)
-    if options.command == "stop":
-        options.tags, options.check = "stop", False
+    if options.command in ("stop", "destroy"):
+        options.tags, options.check = "stop" if options.command == "stop" else "", False
     # A tag that no play has would end in success with nothing done.
     tags = [tag for tag in options.tags.split(",") if tag]
     if unknown := [tag for tag in tags if tag not in TAGS]:
         raise UsageError(f"There is no tag {unknown[0]!r}; the tags are {', '.join(TAGS)}.")
     given = [str(root / "inventory" / "demo")] if options.command == "demo" else options.inventory
-    return Order(root, _inventory(given, start), files, values, tags, options.check, options.timeout)
+    playbook = DESTROY if options.command == "destroy" else SITE
+    return Order(root, playbook, _inventory(given, start), files, values, tags, options.check, options.timeout)
 
 
 def _inventory(given: Sequence[str], start: Path) -> list[str]:

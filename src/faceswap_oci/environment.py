@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 # ANSIBLE_ as a whole is not allowed: ANSIBLE_BECOME_PASS and its like hold secrets. pip's variables and the
-# proxies' hold one only where a URL has a login, which the second expression finds.
+# proxies' hold one only where a URL has a login, which the second expression finds. OCI_CLI_ names a file and how
+# to sign in with it; OCI_CLI_KEY_CONTENT and OCI_CLI_PASSPHRASE are secrets themselves.
 _ALLOWED = re.compile(
     r"""PATH | HOME | USER | LOGNAME | SHELL | LANG | LANGUAGE | TZ | TERM | TMPDIR
     | LD_LIBRARY_PATH | SSH_AUTH_SOCK
@@ -21,6 +22,7 @@ _ALLOWED = re.compile(
     | ANSIBLE_(HOME | LOCAL_TEMP | REMOTE_TEMP | REMOTE_USER | PRIVATE_KEY_FILE | TIMEOUT | FORKS | VERBOSITY)
     | ANSIBLE_(VAULT | BECOME | CONNECTION)_PASSWORD_FILE | ANSIBLE_VAULT_IDENTITY_LIST
     | ANSIBLE_SSH_(COMMON_ | EXTRA_)?ARGS
+    | OCI_CLI_(CONFIG_FILE | PROFILE | AUTH)
     | (LC | XDG | PIP | FACESWAP)_.*""",
     re.VERBOSE,
 )

@@ -1,4 +1,4 @@
-"""Plays site.yml through ansible-runner and turns its events into an outcome.
+"""Plays a playbook through ansible-runner and turns its events into an outcome.
 
 ansible-runner has habits that this module is built around: it keeps the inputs of a run and its
 environment on disk, overrides a few settings of ansible.cfg, ends a play by SIGKILL, which the workers of
@@ -27,11 +27,13 @@ from faceswap_oci.screen import Screen, clock_text
 
 OK, FAILED, USAGE, NOTHING_RUN, UNREACHABLE, BROKEN, TIMEOUT = 0, 1, 2, 3, 4, 5, 124
 
+SITE, DESTROY = "site.yml", "playbooks/destroy.yml"
 KEPT_RUNS = 20  # logs of older runs are removed
 GRACE = 10.0  # seconds ansible-playbook gets to end its workers, before it is killed
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROGRESS_KEY = "faceswap_progress"
 RESULT_KEY = "faceswap_run_result"
+_SAYS = ("ansible.builtin.debug", "debug")  # what a play says, people shall read
 _LABELS = ("[ERROR]: ", "ERROR! ")
 
 
@@ -43,10 +45,11 @@ class UsageError(Exception):
 class Order:
     """What to play: `root` is the checkout; paths are absolute; no inventory means ansible.cfg's own.
 
-    `values` win over `files`. `timeout` is in seconds.
+    `playbook` is relative to `root`. `values` win over `files`. `timeout` is in seconds.
     """
 
     root: Path
+    playbook: str = SITE
     inventory: Sequence[str] = ()
     files: Sequence[Path] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -103,7 +106,7 @@ def state_folder(environ: Mapping[str, str]) -> Path:
 
 
 def play(order: Order, screen: Screen, variables: Mapping[str, str], state: Path) -> Outcome:
-    """Play site.yml of `order.root` to its end, showing it on `screen`.
+    """Play a playbook of `order.root` to its end, showing it on `screen`.
 
     `variables` is the whole environment of the play; `state` is made if need be (0700) and afterwards holds
     the log, never the inputs. Raises UsageError if `state` cannot be written.
@@ -111,7 +114,7 @@ def play(order: Order, screen: Screen, variables: Mapping[str, str], state: Path
     with _run_folders(state) as (private, folder):
         log = folder / "log.txt"
         with log.open("w", encoding="utf-8", buffering=1) as log_stream:
-            watch = _Watch(screen, log_stream, order.timeout)
+            watch = _Watch(screen, log_stream, order)
             arguments = [word for path in order.files for word in ("-e", f"@{path}")]
             arguments += ["--check"] if order.check else []
             with environment.only(variables), _signals(watch.on_signal):
@@ -121,7 +124,7 @@ def play(order: Order, screen: Screen, variables: Mapping[str, str], state: Path
                     ident=folder.name,
                     rotate_artifacts=KEPT_RUNS,
                     project_dir=str(order.root),
-                    playbook="site.yml",
+                    playbook=order.playbook,
                     inventory=list(order.inventory),  # as a list it is passed on untouched
                     # Values travel through a file in the private folder: `ps` shows arguments to everyone.
                     extravars=dict(order.values),
@@ -195,10 +198,11 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 class _Watch:
     """Follows one play's events, and ends it when it must end."""
 
-    def __init__(self, screen: Screen, log: TextIO, timeout: float | None) -> None:
+    def __init__(self, screen: Screen, log: TextIO, order: Order) -> None:
         self._screen = screen
         self._log = log
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._playbook = order.playbook
+        self._deadline = None if order.timeout is None else time.monotonic() + order.timeout
         self._stop: tuple[str, int, str] | None = None  # status, exit code and sentence of an early end
         self._killed_at: float | None = None
         self._pid: int | None = None  # of ansible-playbook
@@ -235,7 +239,7 @@ class _Watch:
         """
         now = time.monotonic()
         if self._deadline is not None and now > self._deadline:
-            self._end("timeout", TIMEOUT, f"The time given with --timeout is over.{_GOES_ON}")
+            self._end("timeout", TIMEOUT, "The time given with --timeout is over.")
         if self._stop is None:
             try:
                 self._show_task()
@@ -252,7 +256,7 @@ class _Watch:
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Only note the signal: on_tick acts on it."""
         name = signal.Signals(number).name
-        self._end("cancelled", 128 + number, f"Stopped by {name}.{_GOES_ON}")
+        self._end("cancelled", 128 + number, f"Stopped by {name}.")
 
     # --- one event ----------------------------------------------------------------------------------------
 
@@ -280,6 +284,8 @@ class _Watch:
             self._items = {}
             self._show_task()
         elif kind == "runner_on_ok":
+            if data["task_action"] in _SAYS and isinstance(said := (data.get("res") or {}).get("msg"), str):
+                self._screen.line(f"  {said}")
             self._result = _result(data.get("res")) or self._result
         elif kind == "runner_item_on_failed":
             self._items.setdefault(data["host"], data["res"])
@@ -318,11 +324,12 @@ class _Watch:
     # --- the end ------------------------------------------------------------------------------------------
 
     def _end(self, status: str, exit_code: int, message: str) -> None:
-        self._stop = self._stop or (status, exit_code, message)
+        left = _STANDS if self._playbook == DESTROY else _GOES_ON
+        self._stop = self._stop or (status, exit_code, message + left)
 
     def _broken(self, error: Exception) -> None:
         """The screen is gone, or there is a fault in this module."""
-        self._end("error", BROKEN, f"The wrapper itself failed ({error!r}), so the play was ended.{_GOES_ON}")
+        self._end("error", BROKEN, f"The wrapper itself failed ({error!r}), so the play was ended.")
         with suppress(OSError):
             self._log.write(traceback.format_exc())
 
@@ -342,7 +349,7 @@ class _Watch:
             return made
         if status == "successful":
             made.status, made.exit_code = "nothing run", NOTHING_RUN
-            made.message = "Nothing was run: no host of this inventory belongs to what was asked for."
+            made.message = "Nothing was run: no host of this inventory is one for what was asked (-i names another)."
         elif self._stop:
             made.status, made.exit_code, made.message = self._stop
         elif failed:
@@ -351,7 +358,7 @@ class _Watch:
             made.status, made.exit_code, made.failures = "unreachable", UNREACHABLE, lost
         else:
             made.status, made.exit_code = "error", BROKEN
-            made.message = f"Ansible could not play site.yml: {_sentence(self._last_words)}"
+            made.message = f"Ansible could not play {self._playbook}: {_sentence(self._last_words)}"
         return made
 
 
@@ -359,6 +366,7 @@ _GOES_ON = (
     " A job that had begun on the host goes on there: the same command again shows it,"
     " `faceswap-oci stop` (with the same -i and -e) stops it, keeping what was made."
 )
+_STANDS = " What was not removed yet is still there and may cost money: the same command again goes on."
 
 
 def _progress(text: str) -> str | None:
