@@ -3,10 +3,12 @@
 # The first Python on the machine for which the lock files hold.
 PYTHON ?= $(shell sh tests/find_python.sh 3.11 3.12 3.13)
 
-.PHONY: demo test lint unit molecule demo-test second-python readme lock bench-demo clean
+.PHONY: demo oci test lint unit molecule demo-test second-python readme lock bench-demo bench-oci clean
 
 demo:
 	started=$$(date +%s) && $(MAKE) --no-print-directory .venv/ready && FACESWAP_OCI_STARTED=$$started .venv/bin/faceswap-oci demo
+
+oci: .venv/oci
 
 test: lint unit molecule demo-test second-python
 
@@ -34,11 +36,18 @@ lock:
 bench-demo: .venv-test/ready
 	.venv-test/bin/python tests/bench_demo.py
 
+bench-oci: .venv-test/ready
+	.venv-test/bin/python tests/bench_oci.py
+
 clean:
 	rm -rf .venv .venv-test .venv-second var
 
 .venv/ready: requirements/run.txt pyproject.toml
 	sh requirements/venv.sh .venv requirements/run.txt "$(PYTHON)"
+
+# Beside the demo's packages: Oracle's SDK, which the demo does without.
+.venv/oci: requirements/oci.txt .venv/ready
+	.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/oci.txt && touch $@
 
 .venv-test/ready: requirements/test.txt pyproject.toml
 	sh requirements/venv.sh .venv-test requirements/test.txt "$(PYTHON)"
