@@ -355,7 +355,7 @@ def _instance_principal(region: str | None) -> Cloud:
 def _may_pass(error: Any) -> bool:
     if error.status >= 500:
         return "capacity" not in str(error.message).lower()
-    return error.status == 429 or error.code == "IncorrectState"  # what it needs is not AVAILABLE yet
+    return bool(error.status == 429 or error.code == "IncorrectState")  # what it needs is not AVAILABLE yet
 
 
 def _waits() -> Iterator[float]:
