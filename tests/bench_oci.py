@@ -18,11 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emulated_cloud import EmulatedCloud, emulated_cloud
+from emulated_cloud import COLLECTIONS, MODULE, EmulatedCloud, emulated_cloud
 
-ROOT = Path(__file__).parent.parent
-COLLECTIONS = ROOT / "collections"
-MODULE = COLLECTIONS / "ansible_collections/faceswap/ops/plugins/modules/oci_instance.py"
 PARTS = {
     "boot_volume",
     "instance",
@@ -107,11 +104,8 @@ class Bench:
             raise SystemExit(f"{state} after a kill failed: {said}{errors}")
 
     def alive(self) -> Counter[str]:
-        """What exists by the emulator's own ledger, by kind, but for what a VCN and a VNIC bring themselves."""
-        rows = [row for row in self.cloud.ledger()["resources"] if row["ended"] is None]
-        return Counter(
-            row["kind"] for row in rows if row["kind"] != "public_ip" and not row["name"].startswith("Default ")
-        )
+        """What exists by the emulator's own ledger, by kind."""
+        return Counter(row["kind"] for row in self.cloud.alive())
 
 
 def seconds(action: Callable[[], Any]) -> float:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+COLLECTIONS = ROOT / "collections"
+MODULE = COLLECTIONS / "ansible_collections/faceswap/ops/plugins/modules/oci_instance.py"
 START_S = 60  # it makes RSA keys, and the machine may be busy
 
 
@@ -43,6 +45,13 @@ class EmulatedCloud:
     def ledger(self) -> Any:
         """What exists and existed, as the emulator itself wrote it down."""
         return self._ask("/emulator/ledger")
+
+    def alive(self) -> list[dict[str, Any]]:
+        """What exists now, but for what comes and goes with a VCN or a VNIC: empty only when nothing exists."""
+        rows = [row for row in self.ledger()["resources"] if row["ended"] is None]
+        own = [row for row in rows if row["kind"] != "public_ip" and not row["name"].startswith("Default ")]
+        assert own or not rows, rows
+        return sorted(own, key=lambda row: str(row["kind"]))
 
     def requests(self) -> Any:
         """Every request that came in, the oldest first."""

@@ -12,10 +12,8 @@ from typing import Any
 
 import oci
 import pytest
-from emulated_cloud import EmulatedCloud, emulated_cloud
+from emulated_cloud import COLLECTIONS, MODULE, EmulatedCloud, emulated_cloud
 
-COLLECTIONS = Path(__file__).parent.parent / "collections"
-MODULE = COLLECTIONS / "ansible_collections/faceswap/ops/plugins/modules/oci_instance.py"
 PARTS = [
     "boot_volume",
     "instance",
@@ -81,16 +79,8 @@ def name_of(tmp_path: Path) -> str:
     return next(path.name for folder in tmp_path.glob("*controller") for path in folder.iterdir())
 
 
-def alive(cloud: EmulatedCloud) -> list[dict[str, Any]]:
-    """What exists now by the emulator's own ledger, but for what comes and goes with a VCN or a VNIC."""
-    rows = [row for row in cloud.ledger()["resources"] if row["ended"] is None]
-    own = [row for row in rows if row["kind"] != "public_ip" and not row["name"].startswith("Default ")]
-    assert own or not rows, rows
-    return sorted(own, key=lambda row: str(row["kind"]))
-
-
 def kinds(cloud: EmulatedCloud) -> list[str]:
-    return [row["kind"] for row in alive(cloud)]
+    return [row["kind"] for row in cloud.alive()]
 
 
 def writes(cloud: EmulatedCloud, since: int) -> list[str]:
@@ -164,7 +154,7 @@ def test_what_was_asked_of_oracle(cloud: EmulatedCloud, play: Play) -> None:
     assert instance.freeform_tags["faceswap-expires"] == made["expires"]
     assert instance.availability_domain.endswith("AD-2")  # AD-1 has no A10
     assert instance.fault_domain  # chosen by Oracle
-    rows = {row["kind"]: row for row in alive(cloud)}
+    rows = {row["kind"]: row for row in cloud.alive()}
     assert all(row["tags"].get("faceswap-owner") == "anna" for row in rows.values()), rows
     vcn = network.get_vcn(rows["vcn"]["id"]).data
     assert network.get_security_list(vcn.default_security_list_id).data.ingress_security_rules == []
@@ -328,7 +318,7 @@ def test_what_has_our_name_but_not_our_tag_is_never_touched(cloud: EmulatedCloud
     vcn = foreign_vcn(cloud, name_of(tmp_path))
     assert play(wait_for_ssh=False)["changed"] is False
     play(state="absent")
-    assert [row["id"] for row in alive(cloud)] == [vcn.id]
+    assert [row["id"] for row in cloud.alive()] == [vcn.id]
     remove(clients(cloud)[1], "vcn", vcn.id)
 
 
@@ -344,7 +334,7 @@ def test_an_existing_vcn_is_used_and_stays(cloud: EmulatedCloud, play: Play) -> 
     assert network.get_security_list(vcn.default_security_list_id).data.ingress_security_rules != []
     assert play(**wish)["changed"] is False
     play(state="absent")
-    assert sorted(row["id"] for row in alive(cloud)) == sorted([vcn.id, gateway.id])
+    assert sorted(row["id"] for row in cloud.alive()) == sorted([vcn.id, gateway.id])
     remove(network, "internet_gateway", gateway.id)
     remove(network, "vcn", vcn.id)
 
@@ -352,7 +342,7 @@ def test_an_existing_vcn_is_used_and_stays(cloud: EmulatedCloud, play: Play) -> 
 def test_a_stranger_in_our_network_stops_its_removal_before_it_begins(cloud: EmulatedCloud, play: Play) -> None:
     play(wait_for_ssh=False)
     _, network = clients(cloud)
-    vcn = next(row["id"] for row in alive(cloud) if row["kind"] == "vcn")
+    vcn = next(row["id"] for row in cloud.alive() if row["kind"] == "vcn")
     details = oci.core.models.CreateSubnetDetails(
         compartment_id=cloud.compartment, vcn_id=vcn, cidr_block="10.20.9.0/24", display_name="someone's"
     )
@@ -366,7 +356,7 @@ def test_doors_that_were_opened_are_closed_again(cloud: EmulatedCloud, play: Pla
     play(wait_for_ssh=False)
     _, network = clients(cloud)
     models = oci.core.models
-    rows = {row["kind"]: row["id"] for row in alive(cloud)}
+    rows = {row["kind"]: row["id"] for row in cloud.alive()}
     rule = models.AddSecurityRuleDetails(
         direction="INGRESS", protocol="all", source="0.0.0.0/0", source_type="CIDR_BLOCK"
     )
