@@ -141,7 +141,7 @@ def test_from_nothing_to_a_reachable_instance_and_back_to_zero(cloud: EmulatedCl
     ledger = cloud.ledger()
     assert (kinds(cloud), ledger["hourly"], ledger["launched"]) == ([], 0, 1)
     assert play(state="absent")["changed"] is False
-    assert "StopInstance" not in {row["operation"] for row in cloud.requests()}
+    assert "InstanceAction" not in writes(cloud, since)  # terminated, not stopped
 
 
 def test_what_was_asked_of_oracle(cloud: EmulatedCloud, play: Play) -> None:
@@ -310,6 +310,46 @@ def test_a_tag_that_was_taken_away_hides_nothing_from_the_ledger(cloud: Emulated
     assert kinds(cloud) == []
 
 
+def test_what_another_region_refuses_is_removed_here(cloud: EmulatedCloud, play: Play) -> None:
+    play(wait_for_ssh=False)
+    first_asked = sorted(cloud.regions)[0]
+    assert first_asked != cloud.regions[0]  # where the stack is
+    cloud.post("faults", [{"operation": "ListInstances", "status": 400, "code": "InvalidParameter", "times": 1}])
+    assert "InvalidParameter" in play(state="absent")["msg"]
+    assert kinds(cloud) == []
+
+
+def test_what_may_not_be_seen_is_not_said_to_be_gone(cloud: EmulatedCloud, play: Play) -> None:
+    play(wait_for_ssh=False)
+    hidden = {"operation": "ListBootVolumes", "status": 404, "code": "NotAuthorizedOrNotFound", "times": 99}
+    cloud.post("faults", [hidden | {"where": {"compartmentId": cloud.compartment}}])
+    said = play("second controller", state="absent", compartment_id=None)
+    assert said.get("failed") and "manage volumes" in said["msg"]
+    assert kinds(cloud) == PARTS
+
+
+def test_a_compartment_of_an_earlier_life_hinders_nothing(cloud: EmulatedCloud, play: Play, tmp_path: Path) -> None:
+    play(wait_for_ssh=False)
+    ledger = tmp_path / "first controller" / name_of(tmp_path) / "ledger.jsonl"
+    gone = json.dumps(
+        {"event": "intent", "kind": "vcn", "region": "us-ashburn-1", "compartment": "ocid1.compartment.x"}
+    )
+    ledger.write_text(f'{gone}\n{{"event": "ended"}}\n{ledger.read_text()}')
+    assert play(state="absent")["remaining"] == []
+    ledger.write_text(gone + "\n")  # one that goes on: it is said, with the way out
+    assert "if that compartment is gone, remove" in play(state="absent")["msg"]
+    ledger.unlink()
+
+
+def test_nothing_is_launched_expired(cloud: EmulatedCloud, play: Play, tmp_path: Path) -> None:
+    cloud.post("faults", [{"operation": "LaunchInstance", "times": 1, "status": 400, "code": "LimitExceeded"}])
+    assert "A limit of the tenancy is reached" in play(wait_for_ssh=False)["msg"]
+    ledger = tmp_path / "first controller" / name_of(tmp_path) / "ledger.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    ledger.write_text("".join(json.dumps(line | {"expires": "2020-01-01T00:00:00Z"}) + "\n" for line in lines))
+    assert play(wait_for_ssh=False)["instance"]["expires"] > "2026"
+
+
 # -- what is not ours --------------------------------------------------------------------------------------
 
 
@@ -350,6 +390,28 @@ def test_a_stranger_in_our_network_stops_its_removal_before_it_begins(cloud: Emu
     assert "holds the subnet someone's" in play(state="absent")["msg"]
     assert "instance" in kinds(cloud)
     remove(network, "subnet", subnet.id)
+
+
+def test_another_owners_stack_is_neither_used_nor_removed(cloud: EmulatedCloud, play: Play) -> None:
+    play(owner="anna", wait_for_ssh=False)
+    since = len(cloud.requests())
+    for state in ("present", "stopped", "absent"):
+        said = play("second controller", state=state, owner="berta", wait_for_ssh=False)["msg"]
+        assert "is anna's, by its tag faceswap-owner: choose another name, or set owner to anna" in said
+    assert writes(cloud, since) == []
+    assert play("second controller", state="absent", owner="anna")["remaining"] == []
+
+
+def test_a_boot_volume_that_someone_put_in_its_place_is_not_ours(cloud: EmulatedCloud, play: Play) -> None:
+    play(wait_for_ssh=False)
+    config = oci.config.from_file(cloud.env["OCI_CLI_CONFIG_FILE"])
+    storage = oci.core.BlockstorageClient(config)
+    volume = next(row for row in cloud.alive() if row["kind"] == "boot_volume")
+    details = oci.core.models.UpdateBootVolumeDetails(display_name="repaired", freeform_tags={})
+    storage.update_boot_volume(volume["id"], details)
+    assert play("second controller", state="present", wait_for_ssh=False)["changed"]  # the pin, and no more
+    tags = next(row for row in cloud.alive() if row["kind"] == "boot_volume")["tags"]
+    assert tags == {}
 
 
 def test_doors_that_were_opened_are_closed_again(cloud: EmulatedCloud, play: Play) -> None:
@@ -425,6 +487,10 @@ def own_copy(cloud: EmulatedCloud, folder: Path, mode: int) -> str:
         ({"cloud_config": {"ssh_keys": {}}}, "cloud_config must leave ssh_keys alone"),
         ({"name": "../elsewhere"}, "cannot name a stack"),
         ({"hours": 0}, "hours is 0"),
+        ({"hours": 10**11}, "hours is 1"),
+        ({"profile": "EXPIRED"}, "is a session profile: set auth to security_token"),
+        ({"state_dir": "/dev/null/state"}, "could not do its part .*Not a directory.* look at the folder /dev/null"),
+        ({"address_service": "https://h:x/", "ssh_sources": None}, "give the addresses that may enter"),
         ({"user": "me; reboot"}, "cannot be a login"),
     ],
 )
@@ -535,6 +601,43 @@ def test_an_interrupted_rotation_is_finished(cloud: EmulatedCloud, play: Play, u
     made = play()
     assert made["diff"]["after"]["host_key"] == "rotated"
     assert ssh(made["instance"], made["instance"]["known_hosts"]).stdout == "ubuntu\n"
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("faceswap-user", "-oProxyCommand=touch pwned"),
+        ("faceswap-run", "x\n* ssh-ed25519 AAAA"),
+        ("faceswap-host-key", None),
+        ("faceswap-user", None),
+    ],
+)
+def test_tags_that_were_changed_get_no_further(cloud: EmulatedCloud, play: Play, tag: str, value: str | None) -> None:
+    made = play(wait_for_ssh=False)["instance"]
+    compute, _ = clients(cloud)
+    tags = {**compute.get_instance(made["id"]).data.freeform_tags, tag: value}
+    details = oci.core.models.UpdateInstanceDetails(freeform_tags={k: v for k, v in tags.items() if v is not None})
+    compute.update_instance(made["id"], details)
+    pinned = Path(made["known_hosts"]).read_text()
+    for state in ("present", "stopped"):
+        said = play(state=state)["msg"]
+        assert f"its tag {tag} is {'malformed' if value else 'missing'}: restore the tag" in said
+    assert Path(made["known_hosts"]).read_text() == pinned
+
+
+@NEED_SSH
+def test_a_next_key_that_a_crash_lost_is_made_again(cloud: EmulatedCloud, play: Play) -> None:
+    made = play(wait_for_ssh=False)["instance"]
+    compute, _ = clients(cloud)
+    tags = compute.get_instance(made["id"]).data.freeform_tags
+    lost = "AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+    rotating = tags["faceswap-host-key"].replace("first:", "rotating:") + f",{lost}"
+    details = oci.core.models.UpdateInstanceDetails(freeform_tags={**tags, "faceswap-host-key": rotating})
+    compute.update_instance(made["id"], details)
+    done = play()
+    assert done["diff"]["after"]["host_key"] == "rotated"
+    assert lost not in Path(made["known_hosts"]).read_text()
+    assert ssh(done["instance"], made["known_hosts"]).stdout == "ubuntu\n"
 
 
 @NEED_SSH

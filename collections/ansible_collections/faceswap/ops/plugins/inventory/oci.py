@@ -127,14 +127,8 @@ class Host:
 
 def complaint(instance: Instance) -> str | None:
     """Return what hinders a pinned connection to an instance, None when nothing does."""
-    tags = instance["tags"]
-    for tag, pattern in stack_tags.PATTERNS.items():
-        if not pattern.fullmatch(tags.get(tag, "")):
-            return f"its tag {tag} is {'malformed' if tags.get(tag) else 'missing'}"
-    try:
-        stack_tags.parse_host_key(tags.get(stack_tags.HOST_KEY, ""))
-    except ValueError:
-        return f"its tag {stack_tags.HOST_KEY} is {'malformed' if tags.get(stack_tags.HOST_KEY) else 'missing'}"
+    if fault := stack_tags.fault(instance["tags"]):
+        return fault
     if instance["lifecycle_state"] == "RUNNING" and not instance["address"]:
         return "it has no address"
     return None

@@ -15,12 +15,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ansible_collections.faceswap.ops.plugins.module_utils.private_files import make_folder, sync_folder
+from ansible_collections.faceswap.ops.plugins.module_utils.private_files import make_folder, sync_folder, write_file
 
 USER_DATA_LIMIT = 16 * 1024  # bytes of base64: more is refused by Oracle (Compute, 'user_data')
 _OURS = ("ssh_keys", "ssh_deletekeys", "ssh_genkeytypes")  # of cloud-init's cc_ssh module
@@ -32,17 +33,19 @@ set -eu
 umask 077
 cd /etc/ssh
 next=faceswap_next_ed25519_key
-if [ ! -e $next ]; then
-    rm -f $next.new $next.new.pub
+if ! ssh-keygen -y -f $next >/dev/null 2>&1; then
+    rm -f $next $next.new $next.new.pub
     ssh-keygen -q -t ed25519 -N '' -C '' -f $next.new
     mv -f $next.new.pub $next.pub
     mv -f $next.new $next
+    sync
 fi
 echo "faceswap-next $(ssh-keygen -y -f $next | cut -d' ' -f2)"
 """
 
-# Puts the next key into its place and lets the listener above this very session read it. An sshd that is
-# started for each connection has no listener, and reads its keys each time.
+# Puts the next key into its place, lets sshd read it and says which key it is. A listener that systemd gave its
+# socket (Ubuntu 24.04) is restarted, for it may lose that socket on SIGHUP; sessions outlive that. Any other is
+# the listener above this very session. An sshd that is started for each connection reads its keys each time.
 _SWITCH = """\
 set -eu
 cd /etc/ssh
@@ -55,6 +58,10 @@ if [ -e $next ]; then
     [ ! -x /usr/sbin/restorecon ] || /usr/sbin/restorecon ssh_host_ed25519_key ssh_host_ed25519_key.pub
 fi
 pid=$$
+if systemctl --quiet is-active ssh.socket 2>/dev/null; then
+    systemctl restart ssh.service
+    pid=0
+fi
 while [ "$pid" -gt 0 ]; do
     if tr '\\0' ' ' </proc/$pid/cmdline | grep -qF '[listener]'; then
         kill -HUP "$pid"
@@ -62,7 +69,7 @@ while [ "$pid" -gt 0 ]; do
     fi
     pid=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$pid/status)
 done
-echo faceswap-switched
+echo "faceswap-switched $(ssh-keygen -y -f ssh_host_ed25519_key | cut -d' ' -f2)"
 """
 
 
@@ -98,6 +105,11 @@ def make_key(path: Path, comment: str) -> str:
             made.with_name("key.pub").replace(public)
             made.replace(path)
         sync_folder(path.parent)
+    elif not public.exists():
+        line = subprocess.run(
+            ["ssh-keygen", "-y", "-f", str(path)], check=True, capture_output=True, text=True
+        ).stdout
+        write_file(public, f"{line.strip()} {comment}\n")
     return public.read_text(encoding="utf-8").strip()
 
 
@@ -155,15 +167,21 @@ class Contact:
 
         self._session(talk)
 
-    def finish(self) -> None:
-        """Let the machine show the key that is already published; for a rotation that was interrupted."""
+    def finish(self) -> str:
+        """Let the machine show the key that was made for it; for a rotation that was interrupted.
+
+        Returns the public key (base64) that it shows now, which is the old one where the next was lost.
+        """
+        shown = ""
 
         def talk(into: IO[str], out: IO[str]) -> None:
+            nonlocal shown
             into.write(_SWITCH)
             into.close()
-            _said(out, "faceswap-switched")
+            shown = _said(out, "faceswap-switched")
 
         self._session(talk)
+        return shown
 
     def check(self) -> None:
         """Connect once, just after a rotation: whoever answers has the pinned key. Raises ContactError."""
@@ -187,7 +205,7 @@ class Contact:
             with (
                 tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
                 subprocess.Popen(
-                    [*self._command, self._target, "sudo", "-n", "sh", "-s"],
+                    [*self._command, "--", self._target, "sudo", "-n", "sh", "-s"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
@@ -196,6 +214,9 @@ class Contact:
                 ) as shell,
             ):
                 assert shell.stdin and shell.stdout
+                limit = threading.Timer(max(self._deadline - time.monotonic(), 30), shell.kill)
+                limit.daemon = True
+                limit.start()
                 try:
                     talk(shell.stdin, shell.stdout)
                     return
@@ -203,6 +224,7 @@ class Contact:
                     shell.stdin = None  # broken: closing it would only raise again
                     code = shell.wait()
                 finally:
+                    limit.cancel()
                     shell.stdout.close()
                     shell.kill()
                 errors.seek(0)

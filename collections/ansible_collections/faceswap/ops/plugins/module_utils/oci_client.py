@@ -67,7 +67,8 @@ _POLICIES = tuple(
         (r".*_vnic", "use vnics"),
         (r".*_boot_volume_attachments", "inspect volume-attachments"),
         (r".*_boot_volumes?", "manage volumes"),
-        (r"(launch|terminate)_instance", "manage instances, use vnics, manage subnets and network-security-groups"),
+        (r"launch_instance", "manage instances, use vnics, manage subnets and network-security-groups"),
+        (r"terminate_instance", "manage instances, volumes and volume-attachments, use vnics"),
         (r".*_(instances?|shapes)|instance_action", "manage instances"),
         (r".*_network_security_group.*", "manage network-security-groups"),
         (r"[a-z]+_(.+?)s?", r"manage \1s"),
@@ -205,6 +206,7 @@ class Cloud:
         return OciError(sentence, error.status, str(error.code))
 
     def _not_signed_in(self, error: Any, client: Any) -> str:
+        region = next(region for (_, region), known in self._clients.items() if known is client)
         skew = _clock_skew(error.headers or {})
         if abs(skew) > _SKEW_S:
             return (
@@ -212,7 +214,7 @@ class Cloud:
                 "Oracle refuses requests that are more than 5 minutes off: set the clock (timedatectl set-ntp true)."
             )
         return (
-            f"Oracle did not accept the signature of {self._who} in {client.base_client.endpoint}: check that its "
+            f"Oracle did not accept the signature of {self._who} in {region}: check that its "
             "user, tenancy and fingerprint are right, that the public half of its key is among the user's API keys, "
             f"and that the tenancy is subscribed to the region ({SETUP}, 'API key')."
         )
@@ -226,14 +228,14 @@ def connect(config_file: str, profile: str, auth: str, region: str | None) -> Cl
     """
     if oci is None:
         raise OciError(
-            "The Python package oci is not installed in the environment that runs Ansible: "
-            "install requirements/oci.txt there (python -m pip install --require-hashes -r requirements/oci.txt)."
+            "The Python package oci is not installed in the environment that runs Ansible: run 'make oci', or there "
+            "python -m pip install --require-hashes -r requirements/oci.txt."
         )
     if auth == "instance_principal":
         return _instance_principal(region)
     path = Path(config_file).expanduser()
     who = f"profile {profile} of {config_file}"
-    config = {**oci.config.DEFAULT_CONFIG, **_read_profile(path, profile)}
+    config = {**oci.config.DEFAULT_CONFIG, **_read_profile(path, profile, auth)}
     config["log_requests"] = False
     config["home"] = config.get("region")
     config["region"] = region or config["home"]
@@ -241,8 +243,7 @@ def connect(config_file: str, profile: str, auth: str, region: str | None) -> Cl
     needed = ["tenancy", "key_file", *(["user", "fingerprint"] if auth == "api_key" else ["security_token_file"])]
     for name in needed:
         if not config.get(name):
-            hint = "; it is a session profile: set auth to security_token" if "security_token_file" in config else ""
-            raise OciError(f"The {who} has no {name}{hint} ({SETUP} shows a complete profile).")
+            raise OciError(f"The {who} has no {name} ({SETUP} shows a complete profile).")
     key = _private_key(Path(config["key_file"]).expanduser(), config.get("pass_phrase"), who)
     if auth == "security_token":
         token = _session_token(Path(config["security_token_file"]).expanduser(), profile)
@@ -251,9 +252,7 @@ def connect(config_file: str, profile: str, auth: str, region: str | None) -> Cl
     try:
         oci.config.validate_config(config)
     except oci.exceptions.InvalidConfig as error:
-        raise OciError(
-            f"{who[0].upper()}{who[1:]} is not valid: {error.args[0]} ({SETUP} shows a valid one)."
-        ) from None
+        raise OciError(f"The {who} is not valid: {error.args[0]} ({SETUP} shows a valid one).") from None
     return Cloud(config, None, who)
 
 
@@ -271,21 +270,27 @@ def statement(method: str) -> str:
     raise AssertionError(method)  # the last expression fits every method
 
 
-def _read_profile(path: Path, profile: str) -> dict[str, str]:
-    parser = configparser.ConfigParser(interpolation=None)
+def _read_profile(path: Path, profile: str, auth: str) -> dict[str, str]:
+    # No default section: whether a profile says something itself has to be known. The SDK's has one, DEFAULT.
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
     try:
         parser.read_string(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise OciError(
-            f"The OCI configuration file {path} cannot be read ({error.strerror}): make it with "
-            f"'oci setup config', or name yours with config_file ({SETUP})."
+            f"The OCI configuration file {path} cannot be read ({error.strerror}): make it as {SETUP}, 'API key', "
+            "says, or name yours with config_file (OCI_CLI_CONFIG_FILE)."
         ) from None
     except (configparser.Error, UnicodeDecodeError):
         raise OciError(f"{path} is not an OCI configuration file: {SETUP} shows how one looks.") from None
     if profile not in parser:
-        known = ", ".join(name for name in parser if name != "DEFAULT" or parser.defaults()) or "none"
+        known = ", ".join(parser.sections()) or "none"
         raise OciError(f"There is no profile {profile} in {path} (it has: {known}): name one of these, or add it.")
-    return dict(parser[profile])
+    if auth == "api_key" and "security_token_file" in parser[profile]:
+        raise OciError(
+            f"The profile {profile} of {path} is a session profile: set auth to security_token "
+            "(OCI_CLI_AUTH=security_token)."
+        )
+    return {**(parser["DEFAULT"] if parser.has_section("DEFAULT") else {}), **parser[profile]}
 
 
 def _check_region(region: str | None, who: str) -> None:

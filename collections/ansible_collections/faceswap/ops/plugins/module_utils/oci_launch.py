@@ -183,6 +183,7 @@ def _image(cloud: Cloud, region: str, compartment: str, wish: Wish, ledger: Ledg
         sort_by="TIMECREATED",
         sort_order="DESC",
     )
+    rows = [row for row in rows if not row.compartment_id]  # someone's own image says nothing of what is in it
     if not rows:
         raise OciError(
             f"There is no image of {wish.operating_system} {wish.operating_system_version} for {wish.shape} in "

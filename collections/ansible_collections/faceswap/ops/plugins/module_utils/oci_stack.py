@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ipaddress
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from ansible_collections.faceswap.ops.plugins.module_utils import stack_tags
@@ -86,6 +88,12 @@ class Stack:
             self.found[kind] = sorted(rows, key=lambda row: row.time_created)
             for row in rows:
                 self.ledger.made(kind, self.region, self.compartment, row.id)
+
+    def elsewhere(self, region: str) -> list[Any]:
+        """Instances of the same name in another region."""
+        rows = self.cloud.listing(self.cloud.compute(region).list_instances, self.compartment)
+        ours = [row for row in rows if (row.freeform_tags or {}).get(stack_tags.STACK) == self.name]
+        return [row for row in ours if row.lifecycle_state not in DEAD]
 
     def known_tags(self) -> dict[str, str]:
         """The tags of the life that is found: the instance's, else those of any part; empty when none is."""
@@ -188,6 +196,16 @@ class Stack:
                 return made
         raise AssertionError("unreachable")
 
+    def act(self, ocid: str, action: str) -> None:
+        """Start or stop the instance; it is no fault if that is under way already."""
+        client = self.cloud.compute(self.region)
+        try:
+            self.cloud.call(client.instance_action, ocid, action, opc_retry_token=uuid.uuid4().hex)
+        except OciError as error:
+            going = ("STARTING", "RUNNING") if action == "START" else ("STOPPING", "STOPPED")
+            if not error.conflict or self.cloud.call(client.get_instance, ocid).lifecycle_state not in going:
+                raise
+
     def wait(self, kind: str, ocid: str, wanted: Sequence[str], never: Sequence[str] = DEAD) -> Any:
         """Poll a resource until its lifecycle state is a wanted one, and return it. Raises OciError.
 
@@ -284,11 +302,12 @@ class Stack:
         if not self.show("security_rules", texts or None, sorted(wanted)):
             return
         extra = [ocid for text, ids in there.items() for ocid in (ids[1:] if text in wanted else ids)]
-        if missing := [rule for text, rule in wanted.items() if text not in there]:
-            add = models.AddNetworkSecurityGroupSecurityRulesDetails(security_rules=missing)
+        missing = [rule for text, rule in wanted.items() if text not in there]
+        for some in _chunks(missing):
+            add = models.AddNetworkSecurityGroupSecurityRulesDetails(security_rules=some)
             self.cloud.call(client.add_network_security_group_security_rules, group.id, add)
-        if extra:
-            remove = models.RemoveNetworkSecurityGroupSecurityRulesDetails(security_rule_ids=extra)
+        for some in _chunks(extra):
+            remove = models.RemoveNetworkSecurityGroupSecurityRulesDetails(security_rule_ids=some)
             self.cloud.call(client.remove_network_security_group_security_rules, group.id, remove)
 
     @staticmethod
@@ -297,18 +316,19 @@ class Stack:
 
     # -- removing --------------------------------------------------------------------------------------
 
-    def remains(self) -> list[dict[str, str]]:
+    def remains(self) -> list[dict[str, Any]]:
         """Everything of the stack that exists here now: by tag, and by the ledger whether tagged or not.
 
-        Rows of kind, id, region and name, in the order in which they can be deleted. Something that is being
+        Rows of kind, id, region, name and tags, in the order in which they can be deleted. Something that is being
         deleted still exists.
         """
         rows = {kind: [row for row in self._list(kind) if row.lifecycle_state not in GONE] for kind in KINDS}
         seen = {row.id for found in rows.values() for row in found}
-        for ocid in self._untagged_boot_volumes():
-            if ocid not in seen and (row := self._get("boot_volume", ocid)):
-                rows["boot_volume"].append(row)
-                seen.add(ocid)
+        for instance in self._list("instance"):  # dead ones too: their volume may have been kept
+            for row in self.boot_volumes(instance):
+                if row.id not in seen:
+                    rows["boot_volume"].append(row)
+                    seen.add(row.id)
         for line in self.ledger.standing():
             if (line["region"], line["compartment"]) != (self.region, self.compartment) or line["id"] in seen:
                 continue
@@ -319,7 +339,13 @@ class Stack:
             else:
                 self.ledger.gone(line["id"])
         return [
-            {"kind": kind, "id": row.id, "region": self.region, "name": row.display_name or ""}
+            {
+                "kind": kind,
+                "id": row.id,
+                "region": self.region,
+                "name": row.display_name or "",
+                "tags": row.freeform_tags or {},
+            }
             for kind, found in rows.items()
             for row in found
         ]
@@ -385,15 +411,24 @@ class Stack:
             raise
         return None if row.lifecycle_state in GONE else row
 
-    def _untagged_boot_volumes(self) -> list[str]:
-        """Boot volumes of our instances, dead ones too: a launch tags none, and one may have been kept."""
-        client = self.cloud.compute(self.region)
+    def boot_volumes(self, instance: Any) -> list[Any]:
+        """The boot volume that the launch of an instance made, which it leaves untagged.
+
+        One that someone has put into its place is not ours: the launch's has the instance's name, and its age.
+        """
+        attachments = self.cloud.listing(
+            self.cloud.compute(self.region).list_boot_volume_attachments,
+            instance.availability_domain,
+            self.compartment,
+            instance_id=instance.id,
+        )
+        rows = [self._get("boot_volume", attachment.boot_volume_id) for attachment in attachments]
         return [
-            attachment.boot_volume_id
-            for row in self._list("instance")
-            for attachment in self.cloud.listing(
-                client.list_boot_volume_attachments, row.availability_domain, self.compartment, instance_id=row.id
-            )
+            row
+            for row in rows
+            if row is not None
+            and row.display_name == f"{instance.display_name} (Boot Volume)"
+            and row.time_created >= instance.time_created - timedelta(minutes=1)
         ]
 
     def _foreign_subnets(self, vcn_id: str, ours: set[str]) -> None:
@@ -410,17 +445,20 @@ class Stack:
 def check_network(wanted: Network) -> None:
     """Refuse CIDRs which cannot be a VCN with a subnet in it, and open doors. Raises OciError."""
     nets = {}
-    for name, text in (("vcn_cidr", wanted.vcn_cidr), ("subnet_cidr", wanted.subnet_cidr)):
+    for name in ("vcn_cidr", "subnet_cidr"):
+        text = getattr(wanted, name)
         try:
             nets[name] = ipaddress.IPv4Network(text)
         except ValueError as error:
             raise OciError(f"{name} {text} is not an IPv4 network ({error}): write it as 10.20.0.0/16.") from None
         if not 16 <= nets[name].prefixlen <= 30:
             raise OciError(f"{name} {text} is a /{nets[name].prefixlen}, and Oracle takes /16 to /30: choose one.")
+        setattr(wanted, name, str(nets[name]))  # in the one form that Oracle takes
     if not wanted.vcn_id and not nets["subnet_cidr"].subnet_of(nets["vcn_cidr"]):
         raise OciError(
             f"subnet_cidr {wanted.subnet_cidr} is not within vcn_cidr {wanted.vcn_cidr}: choose one that is."
         )
+    sources = []
     for text in wanted.ssh_sources:
         try:
             source = ipaddress.IPv4Network(text)
@@ -428,6 +466,8 @@ def check_network(wanted: Network) -> None:
             raise OciError(f"ssh_sources has {text}, which is no IPv4 network ({error}).") from None
         if source.prefixlen == 0:
             raise OciError(f"ssh_sources has {text}, which is everyone: name the addresses that may enter.")
+        sources.append(str(source))
+    wanted.ssh_sources = sources
 
 
 def check_overlap(stack: Stack, wanted: Network) -> None:
@@ -448,6 +488,11 @@ def check_overlap(stack: Stack, wanted: Network) -> None:
                 f"subnet_cidr {wanted.subnet_cidr} overlaps with the subnet {row.display_name} ({row.cidr_block}) of "
                 f"the VCN {vcn.display_name}: choose another."
             )
+
+
+def _chunks(rows: Sequence[Any]) -> list[Sequence[Any]]:
+    """In parts that Oracle takes at once (API reference, 'AddSecurityRules': 25)."""
+    return [rows[start : start + 25] for start in range(0, len(rows), 25)]
 
 
 def _no_ingress(vcn_id: str) -> Any:

@@ -9,6 +9,7 @@ token, by which the cloud knows it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -125,19 +126,35 @@ class Ledger:
 
     def standing(self) -> list[dict[str, Any]]:
         """What was made and is not known to be gone: lines with kind, region, compartment and id."""
-        gone = {line["id"] for line in self._lines if line["event"] == "gone"}
-        made = {line["id"]: line for line in self._lines if line["event"] == "made"}
-        return [line for ocid, line in made.items() if ocid not in gone]
+        standing: dict[str, dict[str, Any]] = {}
+        for line in self._lines:
+            if line["event"] == "made":
+                standing[line["id"]] = line
+            elif line["event"] == "gone":
+                standing.pop(line["id"], None)
+        return list(standing.values())
 
     def places(self) -> set[tuple[str, str]]:
-        """Every (region, compartment) in which something was ever asked for."""
-        return {(line["region"], line["compartment"]) for line in self._lines if "compartment" in line}
+        """Every (region, compartment) in which something was asked for in the life that goes on."""
+        places: set[tuple[str, str]] = set()
+        for line in self._lines:
+            if line["event"] == "ended":
+                places.clear()
+            elif "compartment" in line:
+                places.add((line["region"], line["compartment"]))
+        return places
+
+    def met(self, run: str) -> bool:
+        """Whether this controller began that life of the stack, or has worked on it."""
+        return any(line["event"] == "began" and line["run"] == run for line in self._lines)
 
     def _append(self, event: str, **fields: Any) -> None:
         line = {"at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "event": event, **fields}
         self._lines.append(line)
         if self._handle is not None:
-            os.write(self._handle, json.dumps(line).encode() + b"\n")
+            text = json.dumps(line).encode() + b"\n"
+            if os.write(self._handle, text) != len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             os.fsync(self._handle)
 
 

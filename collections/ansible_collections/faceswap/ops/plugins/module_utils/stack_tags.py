@@ -43,6 +43,21 @@ def parse_host_key(tag: str) -> tuple[str, list[str]]:
     return phase, keys
 
 
+def fault(tags: Mapping[str, str]) -> str:
+    """What is wrong with the tags of an instance, as 'its tag X is missing'; '' when they may be used.
+
+    Who may change tags must not get further than that: these texts become paths and words of ssh's command line.
+    """
+    for tag, pattern in PATTERNS.items():
+        if not pattern.fullmatch(tags.get(tag, "")):
+            return f"its tag {tag} is {'malformed' if tags.get(tag) else 'missing'}"
+    try:
+        parse_host_key(tags.get(HOST_KEY, ""))
+    except ValueError:
+        return f"its tag {HOST_KEY} is {'malformed' if tags.get(HOST_KEY) else 'missing'}"
+    return ""
+
+
 def alias(tags: Mapping[str, str]) -> str:
     """The name under which the host key is pinned: addresses come and go, this stays for the stack's life."""
     return f"{tags[STACK]}.{tags[RUN]}"

@@ -33,7 +33,7 @@ options:
     choices: [present, stopped, absent]
     default: present
   name:
-    description: The name of the stack, and of all that belongs to it.
+    description: The name of the stack, and of all that belongs to it. Up to 63 letters, digits and C(._-).
     type: str
     required: true
   compartment_id:
@@ -49,10 +49,14 @@ options:
     type: path
     default: ~/.local/state/faceswap-oci/stacks
   owner:
-    description: Who answers for it, for the tag C(faceswap-owner). The default is the login name on the controller.
+    description:
+      - Who answers for it, for the tag C(faceswap-owner). The default is the login name on the controller.
+      - A stack that another owner made, and that this controller has not met, is neither used nor removed.
     type: str
   hours:
-    description: After how many hours the stack is meant to be gone, for the tag C(faceswap-expires).
+    description:
+      - After how many hours the stack is meant to be gone, for the tag C(faceswap-expires), 1 to 8760.
+      - Nothing ends it by itself.
     type: int
     default: 24
   shape:
@@ -98,7 +102,9 @@ options:
       - The default is a key pair that is made for the stack below O(state_dir).
     type: path
   cloud_config:
-    description: More for cloud-init, as a cloud-config. The host key's part of it belongs to this module.
+    description:
+      - More for cloud-init, as a cloud-config. The host key's part of it belongs to this module.
+      - It stays readable on the instance and for all who may see it in the tenancy. Put no secrets into it.
     type: dict
     default: {}
   network:
@@ -266,12 +272,13 @@ regions:
 
 import getpass
 import ipaddress
+import subprocess
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
@@ -285,6 +292,8 @@ from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import (
 )
 from ansible_collections.faceswap.ops.plugins.module_utils.private_files import write_file
 from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger, LedgerBusyError
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC, and in the order of time when sorted as text
 
 SPEC: dict[str, dict[str, Any]] = {
     **AUTH_SPEC,
@@ -352,16 +361,24 @@ class Manager:
         oci_launch.check_place(cloud, stack.region, stack.compartment)
         stack.look()
         row = stack.instance()
-        self._refuse_elsewhere(stack)
+        self._refuse_strangers(stack.known_tags(), stack.region)
+        self._refuse_elsewhere(cloud, stack, row)
         self.warnings += stack.keep_network(network)
         choice = None
         if row is None:
             choice = oci_launch.choose(cloud, stack.region, stack.compartment, wish, self.ledger)
             oci_stack.check_overlap(stack, network)
         else:
+            self._check_tags(row)
             self._warn_of_differences(row, wish)
-        network.ssh_sources = self.params["ssh_sources"] or [self._own_address()]
-        self._live(stack)
+            if not self.params["ssh_public_key_file"] and not self._private_key_file():
+                self.warnings.append(
+                    f"The login key of {stack.name} is not on this controller: copy {self.folder / 'id_ed25519'} "
+                    "from the one that made the instance, or destroy the stack and make it again."
+                )
+        if not self.params["ssh_sources"]:
+            network.ssh_sources = [self._own_address()]
+        self._live(stack, launching=row is None)
         subnet, group = stack.make_network(network)
         if choice is not None:
             row = self._launch(stack, wish, choice, login, subnet, group, network.public)
@@ -383,13 +400,14 @@ class Manager:
         row = stack.instance()
         if row is None:
             return {"instance": {}}
+        self._refuse_strangers(row.freeform_tags, stack.region)
+        self._check_tags(row)
         self._live(stack)
         if stack.show("instance", _state(row, row.lifecycle_state), _state(row, "STOPPED")):
-            client = cloud.compute(stack.region)
             if row.lifecycle_state in ("PROVISIONING", "STARTING"):
                 row = stack.wait("instance", row.id, ["RUNNING"])
             if row.lifecycle_state != "STOPPING":
-                cloud.call(client.instance_action, row.id, "SOFTSTOP")
+                stack.act(row.id, "SOFTSTOP")
             row = stack.wait("instance", row.id, ["STOPPED"])
         if ".GPU" in row.shape and ".GPU.A10" not in row.shape:
             self.warnings.append(f"{row.shape} goes on billing while it is stopped: only state absent ends that.")
@@ -401,29 +419,44 @@ class Manager:
         given = self.params["compartment_id"]
         compartments = [given] if given else cloud.compartments()
         places = {(region, compartment) for region in cloud.regions() for compartment in compartments}
-        rows, hidden = [], None
+        rows: list[tuple[oci_stack.Stack, list[dict[str, Any]]]] = []
+        faults: list[OciError] = []
+        hidden: list[OciError] = []
         for place in sorted(places | self.ledger.places()):
             stack = self._stack(cloud, *place)
             try:
-                rows.append((stack, stack.remains()))
+                stack.look(["instance"])
             except OciError as error:
+                if place in self.ledger.places():
+                    error = self._out_of_sight(place, error)
                 # Who may look into one compartment only has made nothing in the others.
-                if not error.not_found or given or place in self.ledger.places():
-                    raise
-                hidden = error
+                (faults if given or place in self.ledger.places() or not error.not_found else hidden).append(error)
+                continue
+            try:
+                ours = stack.remains()
+                for row in ours:
+                    self._refuse_strangers(row["tags"], stack.region)
+                rows.append((stack, ours))
+            except OciError as error:  # the others are removed all the same
+                faults.append(error)
         if hidden and not rows:
-            raise hidden
+            raise hidden[0]
         looked = sorted({stack.region for stack, _ in rows})
         self.before = {
             row["id"]: f"{row['kind']} {row['name']} in {row['region']}" for _, ours in rows for row in ours
         }
-        if self.check_mode:
-            return {"remaining": [], "regions": looked}
-        for stack, ours in rows:
+        for stack, ours in [] if self.check_mode else rows:
             for row in ours:  # from now on it is known, whether this controller made it or not
                 self.ledger.made(row["kind"], stack.region, stack.compartment, row["id"])
-            if ours:
-                stack.remove()
+            try:
+                if ours:
+                    stack.remove()
+            except OciError as error:
+                faults.append(error)
+        if faults:
+            raise faults[0]
+        if self.check_mode:
+            return {"remaining": [], "regions": looked}
         if remaining := [row for stack, _ in rows for row in stack.remains()]:
             raise OciError(
                 f"{len(remaining)} things of the stack are still there, as the {remaining[0]['kind']} "
@@ -435,6 +468,17 @@ class Manager:
             path.unlink(missing_ok=True)
         return {"remaining": [], "regions": looked}
 
+    def _out_of_sight(self, place: tuple[str, str], error: OciError) -> OciError:
+        if not error.not_found:
+            return error
+        return OciError(
+            f"The ledger has things of {self.params['name']} in compartment {place[1]}, region {place[0]}, which "
+            "this profile cannot see: use the profile that made them; if that compartment is gone, remove "
+            f"{self.folder / 'ledger.jsonl'}.",
+            error.status,
+            error.code,
+        )
+
     # -- what the user typed ---------------------------------------------------------------------------
 
     def _wish(self) -> oci_launch.Wish:
@@ -443,8 +487,8 @@ class Manager:
             raise OciError(f"boot_volume_gb is {gb}, and Oracle makes none below 50: use 50 or more.")
         if vpus not in range(10, 121, 10):
             raise OciError(f"boot_volume_vpus is {vpus}, and Oracle takes 10 to 120 in tens: 10 is balanced.")
-        if self.params["hours"] < 1:
-            raise OciError(f"hours is {self.params['hours']}: say after how many hours, 1 or more, it shall be gone.")
+        if not 1 <= self.params["hours"] <= 8760:
+            raise OciError(f"hours is {self.params['hours']}: say after how many hours, 1 to 8760, it shall be gone.")
         try:  # a key of the same size stands for the one that is made later
             first_contact.user_data("-" * 400, "-" * 100, self.params["cloud_config"])
         except ValueError as error:
@@ -497,7 +541,7 @@ class Manager:
         try:
             with open_url(url, timeout=10) as answer:
                 return f"{ipaddress.IPv4Address(answer.read(100).decode('ascii').strip())}/32"
-        except (OSError, URLError, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise OciError(
                 f"{url} did not tell this controller's IPv4 address ({getattr(error, 'reason', error)}): give the "
                 "addresses that may enter as ssh_sources."
@@ -527,29 +571,54 @@ class Manager:
             after=self.after,
         )
 
-    def _refuse_elsewhere(self, stack: oci_stack.Stack) -> None:
-        """A stack has one instance, in one place: a second one would bill beside it."""
-        for line in self.ledger.standing():
-            if line["kind"] == "instance" and (line["region"], line["compartment"]) != (
-                stack.region,
-                stack.compartment,
-            ):
-                raise OciError(
-                    f"The stack {stack.name} has an instance in {line['region']}, compartment {line['compartment']}: "
-                    "destroy it first, or choose another name for a second one."
-                )
+    def _owner(self) -> str:
+        try:
+            return str(self.params["owner"] or getpass.getuser())
+        except (KeyError, OSError):  # a container whose user has no name
+            raise OciError("This user has no login name: say who answers for the stack with owner.") from None
 
-    def _live(self, stack: oci_stack.Stack) -> None:
+    def _refuse_strangers(self, tags: dict[str, str], region: str) -> None:
+        """Two people in one compartment may choose the same name: what the other one made is not ours."""
+        owner = tags.get(stack_tags.OWNER, "nobody")
+        if tags and owner != self._owner() and not self.ledger.met(tags.get(stack_tags.RUN, "")):
+            raise OciError(
+                f"The stack {self.params['name']} in {region} is {owner}'s, by its tag {stack_tags.OWNER}: choose "
+                f"another name, or set owner to {owner} to work on it from here."
+            )
+
+    def _refuse_elsewhere(self, cloud: Cloud, stack: oci_stack.Stack, row: Any | None) -> None:
+        """A stack has one instance, in one place: a second one would bill beside it."""
+        places = {
+            (line["region"], line["compartment"]) for line in self.ledger.standing() if line["kind"] == "instance"
+        } - {(stack.region, stack.compartment)}
+        if row is None:  # only a launch could make a second one, and the ledger may be another controller's
+            others = [region for region in cloud.regions() if region != stack.region]
+            places |= {(region, stack.compartment) for region in others if stack.elsewhere(region)}
+        for region, compartment in places:
+            raise OciError(
+                f"The stack {stack.name} has an instance in {region}, compartment {compartment}: "
+                "destroy it first, or choose another name for a second one."
+            )
+
+    @staticmethod
+    def _check_tags(row: Any) -> None:
+        if fault := stack_tags.fault(row.freeform_tags):
+            raise OciError(
+                f"The instance {row.id} cannot be used, for {fault}: restore the tag, or destroy the stack and make "
+                "it again."
+            )
+
+    def _live(self, stack: oci_stack.Stack, launching: bool = False) -> None:
         """Give the stack the tags of the life that goes on, or of a new one."""
         tags = stack.known_tags()
-        known = [tags.get(name, "") for name in (stack_tags.RUN, stack_tags.OWNER, stack_tags.EXPIRES)]
+        run, owner, expires = (tags.get(name, "") for name in (stack_tags.RUN, stack_tags.OWNER, stack_tags.EXPIRES))
+        if stack_tags.PATTERNS[stack_tags.RUN].fullmatch(run) and self.ledger.life.get("run") != run:
+            self.ledger.begin(run, owner, expires)  # another controller began it
         life = self.ledger.life
-        if all(known) and life.get("run") != known[0]:
-            self.ledger.begin(*known)  # another controller began it
-        elif not life:
-            expires = datetime.now(UTC) + timedelta(hours=self.params["hours"])
-            owner = self.params["owner"] or getpass.getuser()
-            self.ledger.begin(uuid.uuid4().hex[:12], owner, expires.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        now = datetime.now(UTC)
+        if not life or (launching and life["expires"] <= now.strftime(_TIME)):  # nothing is launched expired
+            end = (now + timedelta(hours=self.params["hours"])).strftime(_TIME)
+            self.ledger.begin(life.get("run") or uuid.uuid4().hex[:12], life.get("owner") or self._owner(), end)
         life = self.ledger.life
         stack.tags = {
             stack_tags.STACK: stack.name,
@@ -600,19 +669,13 @@ class Manager:
         if state == "STOPPING":
             row = stack.wait("instance", row.id, ["STOPPED"])
         if row.lifecycle_state == "STOPPED":
-            stack.cloud.call(stack.cloud.compute(stack.region).instance_action, row.id, "START")
+            stack.act(row.id, "START")
         return stack.wait("instance", row.id, ["RUNNING"])
 
     def _mark_boot_volume(self, stack: oci_stack.Stack, row: Any) -> None:
         """Tag the boot volume, which a launch leaves untagged, so that it is found without the ledger too."""
         client = stack.cloud.storage(stack.region)
-        for attachment in stack.cloud.listing(
-            stack.cloud.compute(stack.region).list_boot_volume_attachments,
-            row.availability_domain,
-            stack.compartment,
-            instance_id=row.id,
-        ):
-            volume = stack.cloud.call(client.get_boot_volume, attachment.boot_volume_id)
+        for volume in stack.boot_volumes(row):
             stack.ledger.made("boot_volume", stack.region, stack.compartment, volume.id)
             tags = {**(volume.freeform_tags or {}), **stack.tags}
             if "boot_volume" not in self.after:  # made by an earlier run
@@ -641,13 +704,7 @@ class Manager:
     def _contact(self, stack: oci_stack.Stack, row: Any, vnic: Any) -> Any:
         """Pin the host key that the tags name, and replace it if it came with the user data."""
         tags = dict(row.freeform_tags)
-        try:
-            phase, keys = stack_tags.parse_host_key(tags.get(stack_tags.HOST_KEY, ""))
-        except ValueError:
-            raise OciError(
-                f"The instance {row.id} has no valid tag {stack_tags.HOST_KEY}, so its host key cannot be known: "
-                "restore the tag, or destroy the stack and make it again."
-            ) from None
+        phase, keys = stack_tags.parse_host_key(tags[stack_tags.HOST_KEY])
         lines = "".join(f"{line}\n" for line in stack_tags.known_hosts_lines(tags))
         pinned = self.known_hosts.is_file() and self.known_hosts.read_text(encoding="utf-8") == lines
         if not pinned and stack.show("pin", None, "as tagged"):
@@ -655,14 +712,23 @@ class Manager:
         wanted = "rotated" if self.params["wait_for_ssh"] else phase
         if "host_key" not in self.after:  # launched by an earlier run
             stack.show("host_key", phase, wanted)
+        if phase == "rotated" and not self.check_mode:
+            self._forget_first_key()
         if phase == wanted or self.check_mode:
             return row
+        client = stack.cloud.compute(stack.region)
 
         def tell(new_phase: str, new_keys: list[str]) -> None:
+            """Pin the keys and publish them, unless another controller has published others since."""
+            answer = stack.cloud.answer(client.get_instance, row.id)
+            if answer.data.freeform_tags.get(stack_tags.HOST_KEY) != tags[stack_tags.HOST_KEY]:
+                raise OciError(
+                    f"Another controller is at work on {stack.name}: run the same again when it has ended."
+                )
             tags[stack_tags.HOST_KEY] = stack_tags.host_key_tag(new_phase, new_keys)
             self._pin(tags)
-            details = models.UpdateInstanceDetails(freeform_tags=tags)
-            stack.cloud.call(stack.cloud.compute(stack.region).update_instance, row.id, details)
+            details = models.UpdateInstanceDetails(freeform_tags={**answer.data.freeform_tags, **tags})
+            stack.cloud.call(client.update_instance, row.id, details, if_match=answer.headers.get("etag"))
 
         options = stack_tags.ssh_options(stack_tags.alias(tags), str(self.known_hosts))
         if private := self._private_key_file():
@@ -670,10 +736,9 @@ class Manager:
         contact = first_contact.Contact(
             tags[stack_tags.USER], vnic.public_ip or vnic.private_ip, options, self._deadline
         )
-        if phase == "first":
+        # A machine that crashed in the middle may have lost its next key, and shows the old one.
+        if phase == "first" or contact.finish() != keys[1]:
             contact.rotate(lambda key: tell("rotating", [keys[0], key]))
-        else:
-            contact.finish()
         _, keys = stack_tags.parse_host_key(tags[stack_tags.HOST_KEY])
         try:
             self._pin({**tags, stack_tags.HOST_KEY: stack_tags.host_key_tag("rotated", keys[1:])})
@@ -682,9 +747,12 @@ class Manager:
             self._pin(tags)  # both keys again: the next run finishes this
             raise
         tell("rotated", keys[1:])
+        self._forget_first_key()
+        return row
+
+    def _forget_first_key(self) -> None:
         for path in self.folder.glob("host_key-*"):
             path.unlink()
-        return row
 
     def _pin(self, tags: dict[str, str]) -> None:
         write_file(self.known_hosts, "".join(f"{line}\n" for line in stack_tags.known_hosts_lines(tags)))
@@ -693,8 +761,15 @@ class Manager:
         differences: list[tuple[str, Any, Any]] = [("shape", row.shape, wish.shape)]
         if wish.image_id:
             differences.append(("image_id", row.image_id, wish.image_id))
-        if wish.ocpus and row.shape_config:
-            differences.append(("ocpus", row.shape_config.ocpus, wish.ocpus))
+        if row.shape_config:
+            differences += [
+                (name, there, asked)
+                for name, there, asked in (
+                    ("ocpus", row.shape_config.ocpus, wish.ocpus),
+                    ("memory_gb", row.shape_config.memory_in_gbs, wish.memory_gb),
+                )
+                if asked
+            ]
         if wish.availability_domain and not row.availability_domain.endswith(wish.availability_domain):
             differences.append(("availability_domain", row.availability_domain, wish.availability_domain))
         for name, there, asked in differences:
@@ -722,7 +797,7 @@ class Manager:
             "host_key_alias": stack_tags.alias(tags),
             "known_hosts": str(self.known_hosts),
             "private_key_file": self._private_key_file(),
-            "expires": tags[stack_tags.EXPIRES],
+            "expires": tags.get(stack_tags.EXPIRES, ""),
         }
 
 
@@ -750,6 +825,11 @@ def main() -> None:
         module.fail_json(msg=f"Another run is at work on the stack {module.params['name']}: wait for it, or end it.")
     except (OciError, first_contact.ContactError, ValueError) as error:
         failure = str(error)
+    except (OSError, subprocess.SubprocessError) as error:
+        failure = (
+            f"This controller could not do its part ({error}): look at the folder {manager.folder}, its disk, and "
+            "the file that REQUESTS_CA_BUNDLE names."
+        )
     for warning in manager.warnings:
         module.warn(warning)
     if failure:

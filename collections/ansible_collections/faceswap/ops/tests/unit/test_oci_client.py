@@ -82,7 +82,7 @@ def test_the_public_key_in_place_of_the_private_one(tmp_path: Path, config: dict
 
 
 def test_no_file_and_no_profile(tmp_path: Path, config: dict[str, object]) -> None:
-    with pytest.raises(oci_client.OciError, match=r"cannot be read .No such file or directory.: make it with"):
+    with pytest.raises(oci_client.OciError, match=r"cannot be read .No such file or directory.: make it as docs"):
         oci_client.connect(str(tmp_path / "none"), "DEFAULT", "api_key", None)
     with pytest.raises(oci_client.OciError, match=r"no profile STUDIO in .* \(it has: DEFAULT\)"):
         oci_client.connect(profile(tmp_path / "config", **config), "STUDIO", "api_key", None)

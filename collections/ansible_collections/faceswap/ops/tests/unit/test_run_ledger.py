@@ -55,10 +55,18 @@ def test_what_is_gone_stands_no_more_and_a_life_ends(path: Path) -> None:
         ledger.pin_image({"os": "x"}, "ocid1.image")
         ledger.made("vcn", *PLACE, "ocid1.vcn")
         assert ledger.pinned_image({"os": "x"}) == "ocid1.image"
+        assert ledger.places() == {PLACE}
         ledger.gone("ocid1.vcn")
         ledger.end()
         assert (ledger.standing(), ledger.life, ledger.pinned_image({"os": "x"})) == ([], {}, None)
-        assert ledger.places() == {PLACE}
+        assert (ledger.places(), ledger.met("run"), ledger.met("another")) == (set(), True, False)
+
+
+def test_what_was_thought_gone_and_is_seen_again_stands(path: Path) -> None:
+    with Ledger(path) as ledger:
+        for event in (ledger.gone, lambda ocid: ledger.made("vcn", *PLACE, ocid)) * 2:
+            event("ocid1.vcn")
+        assert [line["id"] for line in ledger.standing()] == ["ocid1.vcn"]
 
 
 def test_one_run_at_a_time(path: Path) -> None:
