@@ -402,6 +402,14 @@ def test_another_owners_stack_is_neither_used_nor_removed(cloud: EmulatedCloud, 
     assert play("second controller", state="absent", owner="anna")["remaining"] == []
 
 
+def test_destroying_a_wrong_name_says_what_stands(cloud: EmulatedCloud, play: Play, tmp_path: Path) -> None:
+    play(wait_for_ssh=False)
+    name = name_of(tmp_path)
+    said = play(state="absent", name="mistyped")
+    assert said["changed"] is False
+    assert f"other stacks stand and bill: {name} in {cloud.regions[0]}" in json.dumps(said["warnings"])
+
+
 def test_a_boot_volume_that_someone_put_in_its_place_is_not_ours(cloud: EmulatedCloud, play: Play) -> None:
     play(wait_for_ssh=False)
     config = oci.config.from_file(cloud.env["OCI_CLI_CONFIG_FILE"])

@@ -95,6 +95,12 @@ class Stack:
         ours = [row for row in rows if (row.freeform_tags or {}).get(stack_tags.STACK) == self.name]
         return [row for row in ours if row.lifecycle_state not in DEAD]
 
+    def others(self) -> set[str]:
+        """The names of the other stacks that have an instance here."""
+        rows = self.cloud.listing(self.cloud.compute(self.region).list_instances, self.compartment)
+        names = {(row.freeform_tags or {}).get(stack_tags.STACK) for row in rows if row.lifecycle_state not in DEAD}
+        return {name for name in names if name and name != self.name}
+
     def known_tags(self) -> dict[str, str]:
         """The tags of the life that is found: the instance's, else those of any part; empty when none is."""
         for kind in KINDS:

@@ -445,6 +445,13 @@ class Manager:
         self.before = {
             row["id"]: f"{row['kind']} {row['name']} in {row['region']}" for _, ours in rows for row in ours
         }
+        if not self.before:  # a name that was mistyped, or changed since, must not pass for a bill that has ended
+            others = sorted(f"{name} in {stack.region}" for stack, _ in rows for name in stack.others())
+            if others:
+                self.warnings.append(
+                    f"Nothing of {self.params['name']} was found, but other stacks stand and bill: "
+                    f"{', '.join(others)}. Destroy them by their own names."
+                )
         for stack, ours in [] if self.check_mode else rows:
             for row in ours:  # from now on it is known, whether this controller made it or not
                 self.ledger.made(row["kind"], stack.region, stack.compartment, row["id"])
