@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -66,12 +67,19 @@ def test_check_mode_asks_and_makes_nothing(run: Run, cloud: EmulatedCloud) -> No
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "+    vcn: 10.20.0.0/16" in shown.stdout
     assert {host: counts["changed"] for host, counts in recap(shown).items()} == {"studio": 1, "berta": 1}
+    assert "it bills" not in shown.stdout
     assert standing(cloud) == Counter()
 
 
 def test_one_run_makes_the_instances_and_reaches_them(run: Run, cloud: EmulatedCloud) -> None:
     played = run("ansible-playbook", "site.yml", "--tags", "oci_instance,nvidia_cuda")
     assert played.returncode == 0, played.stdout + played.stderr
+    for name in ("studio", "berta"):
+        line = re.search(rf"^ *{name}: (ubuntu@[\d.]+), VM.GPU.A10.1 in [\w-]+, RUNNING; .*$", played.stdout, re.M)
+        assert line and re.search(r"until it is destroyed \(meant to be gone \d{4}-\d\d-\d\dT[\d:]+Z\)$", line[0])
+        [login] = re.findall(rf"^ *(ssh .* {line[1]})$", played.stdout, re.M)  # to be copied as it is
+        there = subprocess.run([*shlex.split(login), "id", "-un"], capture_output=True, text=True, timeout=60)
+        assert there.stdout == "ubuntu\n", there.stderr
     said = played.stdout.partition("TASK [nvidia_cuda : Say what was found]")[2]
     assert set(re.findall(r"^ok: \[(\w+)\]", said, re.M)) == {"studio", "berta"}
     assert standing(cloud)["instance"] == standing(cloud)["vcn"] == 2
@@ -83,6 +91,17 @@ def test_a_later_stage_alone_finds_them_and_a_second_run_changes_nothing(run: Ru
     again = run("ansible-playbook", "site.yml", "--tags", "oci_instance")
     assert again.returncode == 0 and sum(counts["changed"] for counts in recap(again).values()) == 0, again.stdout
     assert standing(cloud)["instance"] == 2
+
+
+def test_what_destroy_would_remove_can_be_seen_first(run: Run, cloud: EmulatedCloud) -> None:
+    there = standing(cloud)
+    shown = run("faceswap-oci", "destroy", "--check")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    for name in ("studio", "berta"):
+        said = shown.stdout.partition(f"  of {name} would be removed:\n")[2]
+        assert re.match(rf"  instance {name} in [\w-]+\n  boot_volume {name} ", said), shown.stdout
+    assert "things of" not in shown.stdout
+    assert standing(cloud) == there
 
 
 def test_the_wrapper_destroys_them(run: Run, cloud: EmulatedCloud) -> None:

@@ -182,6 +182,12 @@ def test_the_cloud_stage_wants_to_know_the_compartment_first(site: Site, tmp_pat
         assert "missing required arguments: oci_instance_compartment_id" in played.output
 
 
+def test_destroy_without_a_stack_does_not_look_like_success(site: Site) -> None:
+    played = site.play(playbook="playbooks/destroy.yml")
+    assert played.code == 2
+    assert "No host in the group oci, so nothing was destroyed: use -i inventory/oci." in played.output
+
+
 def test_the_clouds_inventory_is_complete_but_for_what_only_the_user_knows(tmp_path: Path) -> None:
     """Played as it is in the repository, by someone without a profile: one sentence at each turn, nothing asked."""
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400"}
@@ -198,7 +204,7 @@ def test_the_clouds_inventory_is_complete_but_for_what_only_the_user_knows(tmp_p
     assert code == 0 and "TAGS: [oci_instance]" in said
     assert f"The OCI configuration file {tmp_path}/.oci/config cannot be read" in said
     code, said = play("--tags", "oci_instance")
-    assert code == 2 and "compartment_id  is not the OCID of a compartment" in said
+    assert code == 2 and "compartment_id is empty: copy the OCID" in said
     code, said = play("--tags", "plan")
     assert code == 0 and "Plan | Look at the sources" in said
 

@@ -333,9 +333,25 @@ def test_destroy_plays_its_own_playbook_and_shows_what_it_says(checkout: Callabl
     code, outcome, told = run(root, "destroy", "-i", str(cloud), "-e", "what=studio")
     assert (code, [phase["name"] for phase in outcome["phases"]]) == (0, ["Destroy"])
     assert told.splitlines().count("  0 things of studio left in here") == 1
-    code, outcome, told = run(root, "destroy")  # the demo's inventory: nothing of it is in a cloud
-    assert (code, outcome["status"], outcome["phases"]) == (3, "nothing run", [])
-    assert "Nothing was run: no host of this inventory" in told
+    # Ours, with the demo's inventory too: nothing of it is in a cloud.
+    for clone, state in ((root, {}), (REPOSITORY, {"XDG_STATE_HOME": str(root.parent / "a state")})):
+        code, outcome, told = run(clone, "destroy", **state)
+        assert (code, outcome["status"], outcome["phases"]) == (3, "nothing run", [])
+        assert "Nothing was run: no host of this inventory" in told
+
+
+def test_destroy_can_be_tried(checkout: Callable[[str], Path]) -> None:
+    root = checkout("")
+    (root / "playbooks").mkdir()
+    (root / "playbooks" / "destroy.yml").write_text(one_play(result_job("ansible_check_mode")))
+    for words, tried in ((["--check"], True), ([], False)):
+        code, outcome, _ = run(root, "destroy", *words)
+        assert (code, outcome["job"]) == (0, tried)
+
+
+def test_what_a_play_says_keeps_its_lines(checkout: Callable[[str], Path]) -> None:
+    _, _, told = run(checkout(one_play('debug: {msg: "studio: there\\nssh studio"}')), "run")
+    assert "\n  studio: there\n  ssh studio\n" in told
 
 
 def test_an_interrupted_destroy_says_that_things_stand(checkout: Callable[[str], Path], state: Path) -> None:

@@ -106,9 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     elsewhere.add_argument(
         "-i", "--inventory", action="append", default=[], help="default: that of ansible.cfg, this machine"
     )
-    parts = argparse.ArgumentParser(add_help=False)
+    dry = argparse.ArgumentParser(add_help=False)
+    dry.add_argument("--check", action="store_true", help="change nothing, show what would change")
+    parts = argparse.ArgumentParser(add_help=False, parents=[dry])
     parts.add_argument("--tags", default="", metavar="TAG,...", help=f"only these: {', '.join(TAGS)}")
-    parts.add_argument("--check", action="store_true", help="change nothing, show what would change")
 
     parser = argparse.ArgumentParser(
         prog="faceswap-oci",
@@ -119,12 +120,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", parents=[common, parts], help="the built-in demo, on this machine")
     commands.add_parser("run", parents=[common, elsewhere, parts], help="a job, on the hosts of an inventory")
-    commands.add_parser("stop", parents=[common, elsewhere], help="stop the job on its host; what was made is kept")
-    commands.add_parser(
+    stop = commands.add_parser(
+        "stop", parents=[common, elsewhere], help="stop the job on its host; what was made is kept"
+    )
+    stop.set_defaults(tags="stop", check=False)
+    destroy = commands.add_parser(
         "destroy",
-        parents=[common, elsewhere],
+        parents=[common, elsewhere, dry],
         help="terminate the inventory's instances on Oracle Cloud, leave nothing",
     )
+    destroy.set_defaults(tags="")
     return parser
 
 
@@ -158,8 +163,6 @@ def _run(options: argparse.Namespace, screen: Screen) -> Outcome:
 def _order(options: argparse.Namespace, start: Path) -> Order:
     root = find_root(start)
     files, values = extra_vars(options.extra_vars, start)
-    if options.command in ("stop", "destroy"):
-        options.tags, options.check = "stop" if options.command == "stop" else "", False
     # A tag that no play has would end in success with nothing done.
     tags = [tag for tag in options.tags.split(",") if tag]
     if unknown := [tag for tag in tags if tag not in TAGS]:

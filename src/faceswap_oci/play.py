@@ -28,6 +28,7 @@ from faceswap_oci.screen import Screen, clock_text
 OK, FAILED, USAGE, NOTHING_RUN, UNREACHABLE, BROKEN, TIMEOUT = 0, 1, 2, 3, 4, 5, 124
 
 SITE, DESTROY = "site.yml", "playbooks/destroy.yml"
+BY_HAND = "by_hand"  # the tag of what only a play without the wrapper needs
 KEPT_RUNS = 20  # logs of older runs are removed
 GRACE = 10.0  # seconds ansible-playbook gets to end its workers, before it is killed
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -130,6 +131,7 @@ def play(order: Order, screen: Screen, variables: Mapping[str, str], state: Path
                     extravars=dict(order.values),
                     cmdline=shlex.join(arguments),
                     tags=",".join(order.tags),
+                    skip_tags=BY_HAND,
                     envvars={
                         "ANSIBLE_CONFIG": str(order.root / "ansible.cfg"),
                         "ANSIBLE_HOST_KEY_CHECKING": "True",  # the runner's own default is False
@@ -285,7 +287,8 @@ class _Watch:
             self._show_task()
         elif kind == "runner_on_ok":
             if data["task_action"] in _SAYS and isinstance(said := (data.get("res") or {}).get("msg"), str):
-                self._screen.line(f"  {said}")
+                for line in said.splitlines():
+                    self._screen.line(f"  {line}")
             self._result = _result(data.get("res")) or self._result
         elif kind == "runner_item_on_failed":
             self._items.setdefault(data["host"], data["res"])

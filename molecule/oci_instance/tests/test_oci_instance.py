@@ -210,7 +210,7 @@ def test_destroy_leaves_nothing(cloud: EmulatedCloud, config: Any, instance: Any
         *("-i", str(ROOT / "molecule" / "inventory"), "-i", str(second)),
     )
     shown = program(cloud, *play, "--check", "--diff")
-    assert shown.returncode == 0 and re.search(r"changed=1 .*failed=0", shown.stdout), shown.stdout
+    assert shown.returncode == 0 and re.search(r"^here .*changed=1 .*failed=0", shown.stdout, re.M), shown.stdout
     assert Counter(row["kind"] for row in standing(cloud))["instance"] == 1
 
     gone = program(cloud, *play)
@@ -221,4 +221,5 @@ def test_destroy_leaves_nothing(cloud: EmulatedCloud, config: Any, instance: Any
     assert f"0 things of molecule left in {regions}" in " ".join(gone.stdout.split())
 
     again = program(cloud, *play)  # the inventory plugin finds nothing now
-    assert again.returncode == 0 and re.search(r"changed=0 .*failed=0", again.stdout), again.stdout + again.stderr
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert re.search(r"^here .*changed=0 .*failed=0", again.stdout, re.M), again.stdout
