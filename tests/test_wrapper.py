@@ -354,6 +354,19 @@ def test_what_a_play_says_keeps_its_lines(checkout: Callable[[str], Path]) -> No
     assert "\n  studio: there\n  ssh studio\n" in told
 
 
+def test_a_warning_of_a_module_is_seen(checkout: Callable[[str], Path]) -> None:
+    root = checkout(one_play("warner: "))
+    (root / "library").mkdir()
+    (root / "library" / "warner.py").write_text(
+        "from ansible.module_utils.basic import AnsibleModule\n"
+        "module = AnsibleModule({})\n"
+        "module.warn('other stacks stand and bill')\n"
+        "module.exit_json()\n"
+    )
+    code, _, told = run(root, "run")
+    assert (code, told.count("  Warning: other stacks stand and bill\n")) == (0, 1)
+
+
 def test_an_interrupted_destroy_says_that_things_stand(checkout: Callable[[str], Path], state: Path) -> None:
     root = checkout("")
     (root / "playbooks").mkdir()

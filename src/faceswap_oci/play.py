@@ -286,6 +286,8 @@ class _Watch:
             self._items = {}
             self._show_task()
         elif kind == "runner_on_ok":
+            for warning in (data.get("res") or {}).get("warnings") or []:
+                self._screen.line(f"  Warning: {warning}")
             if data["task_action"] in _SAYS and isinstance(said := (data.get("res") or {}).get("msg"), str):
                 for line in said.splitlines():
                     self._screen.line(f"  {line}")
