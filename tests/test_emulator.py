@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 from emulated_cloud import EmulatedCloud, emulated_cloud
+from oci_emulator.guest import what_is_missing
 
 oci = pytest.importorskip("oci", reason="needs Oracle's SDK: pip install oci")
 
 REGION, OTHER = "us-ashburn-1", "eu-frankfurt-1"
-needs_machines = pytest.mark.skipif(os.geteuid() != 0, reason="real machines behind the instances need root")
+needs_machines = pytest.mark.skipif(bool(what_is_missing()), reason=f"an instance that answers: {what_is_missing()}")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import oci
 import pytest
 from emulated_cloud import COLLECTIONS, MODULE, EmulatedCloud, emulated_cloud
+from oci_emulator.guest import what_is_missing
 
 PARTS = [
     "boot_volume",
@@ -24,7 +24,8 @@ PARTS = [
     "vcn",
     "vnic",
 ]
-NEED_SSH = pytest.mark.skipif(os.geteuid() != 0, reason="the emulator serves SSH only as root")
+NO_SSH = what_is_missing()
+NEED_SSH = pytest.mark.skipif(NO_SSH != "", reason=f"no emulated instance that answers SSH: {NO_SSH}")
 
 Play = Callable[..., dict[str, Any]]
 
@@ -51,7 +52,7 @@ def play(cloud: EmulatedCloud, tmp_path: Path, request: pytest.FixtureRequest) -
             "compartment_id": cloud.compartment,
             "state_dir": str(tmp_path / controller),
             "ssh_sources": ["198.51.100.7/32"],
-            "wait_for_ssh": os.geteuid() == 0,
+            "wait_for_ssh": not NO_SSH,
             "wait_s": 30,
         } | arguments
         arguments = {key: value for key, value in arguments.items() if value is not None}

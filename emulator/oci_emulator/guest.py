@@ -226,6 +226,10 @@ def what_is_missing() -> str:
     lacking = [name for name in _NEEDED if shutil.which(name, path=_PATH) is None]
     if lacking:
         return f"it needs {', '.join(lacking)} on this machine"
+    if not _is_free("127.66.0.1"):
+        return (
+            "it needs port 22 of 127.66.0.0/16, and an sshd of this machine has it on every address (ListenAddress)"
+        )
     command = ["unshare", "--mount", "--pid", "--fork", "true"]
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
     return f"namespaces are not allowed here ({tried.stderr.strip()})" if tried.returncode else ""
