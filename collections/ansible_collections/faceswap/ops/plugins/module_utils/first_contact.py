@@ -239,7 +239,8 @@ class Contact:
             refused = "Permission denied" in said
             refused_since = (refused_since or now) if refused else None
             if now >= self._deadline or (refused_since is not None and now - refused_since > _LOGIN_GRACE_S):
-                raise ContactError(f"No root shell at {self._target} by SSH (exit {code}): {said or 'no answer'}.")
+                remedy = "use the login key that it was made with" if refused else "look at the instance's console"
+                raise ContactError(f"No root shell at {self._target} by SSH ({said.rstrip('.') or code}): {remedy}.")
             if code != 255:  # the shell itself failed: another try ends the same way
                 raise ContactError(f"The first contact with {self._target} failed there: {said or f'exit {code}'}.")
             time.sleep(0.2)

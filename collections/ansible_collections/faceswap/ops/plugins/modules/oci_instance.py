@@ -644,7 +644,15 @@ class Manager:
         group: str | None,
         public: bool,
     ) -> Any | None:
-        shown = {"shape": wish.shape, "availability_domain": choice.availability_domain, "state": "RUNNING"}
+        shown = {
+            "shape": wish.shape,
+            **(choice.shape_config or {}),
+            "boot_volume": f"{wish.boot_volume_gb} GB with {wish.boot_volume_vpus} VPUs per GB",
+            "image": choice.image_id,
+            "region": stack.region,
+            "availability_domain": choice.availability_domain,
+            "state": "RUNNING",
+        }
         stack.show("boot_volume", None, "tagged")
         stack.show("host_key", None, "rotated" if self.params["wait_for_ssh"] else "first")
         if not stack.show("instance", None, shown) or subnet is None or group is None:
