@@ -58,8 +58,16 @@ class EmulatedCloud:
         return self._ask("/emulator/requests")
 
     def post(self, path: str, data: Any) -> Any:
-        """Change the emulator: `path` is faults, policy or settings; its README says what each takes."""
+        """Change the emulator: `path` is faults, policy, settings or scenarios; its README says what each takes."""
         return self._ask(f"/emulator/{path}", json.dumps(data).encode())
+
+    def scenarios(self, *names: str) -> None:
+        """Forget all faults, settings and policies, and let these scenarios loose; no names: nothing is wrong."""
+        self.post("scenarios", list(names))
+
+    def hits(self) -> Any:
+        """How often each of the present scenarios had an effect."""
+        return self._ask("/emulator/scenarios/hits")
 
     def _ask(self, path: str, body: bytes | None = None) -> Any:
         request = urllib.request.Request(

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from emulated_cloud import EmulatedCloud, emulated_cloud
 from oci_emulator.guest import what_is_missing
+from oci_emulator.scenarios import known
 
 oci = pytest.importorskip("oci", reason="needs Oracle's SDK: pip install oci")
 
@@ -40,9 +42,7 @@ def nothing_wrong(request: pytest.FixtureRequest) -> None:
     """Each test begins without faults, with every right, and with large pages."""
     if "cloud" in request.fixturenames:
         made: EmulatedCloud = request.getfixturevalue("cloud")
-        made.post("faults", [])
-        made.post("policy", {})
-        made.post("settings", {"page_size": 1000, "empty_first_page": False, "waiting": 0.1})
+        made.scenarios()
 
 
 def clients(cloud: EmulatedCloud, profile: str = "DEFAULT", region: str = REGION) -> SimpleNamespace:
@@ -59,6 +59,7 @@ def clients(cloud: EmulatedCloud, profile: str = "DEFAULT", region: str = REGION
         storage=oci.core.BlockstorageClient(config, **options),
         identity=oci.identity.IdentityClient(config, **options),
         work=oci.work_requests.WorkRequestClient(config, **options),
+        limits=oci.limits.LimitsClient(config, **options),
     )
 
 
@@ -356,7 +357,7 @@ def test_faults_come_when_asked_for(cloud: EmulatedCloud, at: SimpleNamespace) -
 
 
 def test_capacity_may_be_lacking_later(cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any) -> None:
-    cloud.post("faults", [{"operation": "LaunchInstance", "work_request_fails": "Out of host capacity."}])
+    cloud.scenarios("capacity_in_work_request")
     answer = at.compute.launch_instance(launch_details(cloud, at, subnet))
     until("TERMINATED", at.compute.get_instance, answer.data.id)
     request = answer.headers["opc-work-request-id"]
@@ -462,6 +463,394 @@ def test_a_kept_boot_volume_goes_on_billing(cloud: EmulatedCloud, at: SimpleName
             if volume.lifecycle_state == "AVAILABLE"]  # fmt: skip
     assert len(kept) == 1 and row(cloud, kept[0].id)["hourly"] > 0
     at.storage.delete_boot_volume(kept[0].id)
+
+
+# Limits, capacity, prices, preemptible instances
+
+
+A10, P100 = "VM.GPU.A10.1", "VM.GPU2.1"
+
+
+def domain(number: int) -> str:
+    return f"Uocm:US-ASHBURN-AD-{number}"
+
+
+def left(cloud: EmulatedCloud, at: SimpleNamespace, number: int, limit: str = "gpu-a10-count") -> Any:
+    return at.limits.get_resource_availability(
+        "compute", limit, cloud.compartment, availability_domain=domain(number)
+    ).data
+
+
+def report(cloud: EmulatedCloud, at: SimpleNamespace, number: int, shape: str = A10, **more: Any) -> str:
+    asked = [model("CreateCapacityReportShapeAvailabilityDetails", instance_shape=shape)]
+    values = {"compartment_id": cloud.tenancy, "availability_domain": domain(number), "shape_availabilities": asked}
+    answer = at.compute.create_compute_capacity_report(
+        model("CreateComputeCapacityReportDetails", **(values | more)), retry_strategy=oci.retry.NoneRetryStrategy()
+    )
+    return str(answer.data.shape_availabilities[0].availability_status)
+
+
+def end(at: SimpleNamespace, instance: Any) -> None:
+    """Terminate an instance, once it can be, and see it gone."""
+    until("RUNNING", at.compute.get_instance, instance.id)
+    at.compute.terminate_instance(instance.id)
+    until("TERMINATED", at.compute.get_instance, instance.id)
+
+
+def public(cloud: EmulatedCloud, host: str, path: str) -> tuple[int, Any]:
+    """One of the public documents, asked for without a signature."""
+    context = ssl.create_default_context(cafile=cloud.env["SSL_CERT_FILE"])
+    connection = http.client.HTTPSConnection("127.0.0.1", cloud.ready["port"], context=context)
+    connection.set_tunnel(host, 443)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = json.loads(answer.read())
+    connection.close()
+    return answer.status, body
+
+
+def test_limits_and_what_is_used_of_them(cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any) -> None:
+    listed = at.limits.list_limit_definitions(cloud.tenancy, service_name="compute").data
+    named = {found.name: found.scope_type for found in listed}
+    shapes = at.compute.list_shapes(cloud.compartment).data
+    assert {name for shape in shapes for name in shape.quota_names} <= set(named) and set(named.values()) == {"AD"}
+    assert [found.name for found in at.limits.list_limit_definitions(cloud.tenancy, name="vcn-count").data]
+    values = at.limits.list_limit_values(cloud.tenancy, "compute", name="gpu-a10-count").data
+    assert [(row.availability_domain, row.value) for row in values] == [(domain(number), 4) for number in (1, 2, 3)]
+    cloud.post("settings", {"page_size": 5})
+    paged = oci.pagination.list_call_get_all_results(at.limits.list_limit_values, cloud.tenancy, "compute").data
+    assert len(paged) == 3 * len(named)
+
+    before = left(cloud, at, 3, "standard-e5-memory-count")
+    config = model("LaunchInstanceShapeConfigDetails", ocpus=2, memory_in_gbs=8)
+    image = at.compute.list_images(cloud.compartment, shape="VM.Standard.E5.Flex").data[0]
+    source = model("InstanceSourceViaImageDetails", image_id=image.id)
+    more = {"shape": "VM.Standard.E5.Flex", "shape_config": config, "source_details": source}
+    details = launch_details(cloud, at, subnet, availability_domain=domain(3), **more)
+    instance = at.compute.launch_instance(details).data
+    after = left(cloud, at, 3, "standard-e5-memory-count")
+    assert (after.used - before.used, before.available - after.available) == (8, 8)
+    assert left(cloud, at, 3, "standard-e5-core-count").used == 2 and after.effective_quota_value is None
+    assert left(cloud, at, 2, "standard-e5-core-count").used == 0
+    end(at, instance)
+    assert left(cloud, at, 3, "standard-e5-memory-count").used == before.used
+    vcns = at.limits.get_resource_availability("vcn", "vcn-count", cloud.compartment).data
+    assert vcns.used == len(at.network.list_vcns(cloud.compartment).data)
+
+
+def test_questions_that_the_limits_service_refuses(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    ask, here = at.limits.get_resource_availability, {"availability_domain": domain(2)}
+    refused(400, "InvalidParameter", ask, "compute", "gpu-a10-count", cloud.compartment)
+    refused(400, "InvalidParameter", ask, "vcn", "vcn-count", cloud.compartment, **here)
+    refused(400, "InvalidParameter", ask, "compute", "gpu-a10-count", cloud.compartment, availability_domain="AD-2")
+    refused(404, "NotAuthorizedOrNotFound", ask, "compute", "gpu-moon-count", cloud.compartment, **here)
+    refused(404, "NotAuthorizedOrNotFound", at.limits.list_limit_definitions, cloud.compartment)
+    cloud.post("policy", {"denied": ["read resource-availability"]})
+    refused(404, "NotAuthorizedOrNotFound", ask, "compute", "gpu-a10-count", cloud.compartment, **here)
+    assert at.limits.list_limit_definitions(cloud.tenancy).data
+
+
+def test_more_than_a_limit_allows_is_refused(cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any) -> None:
+    first = at.compute.launch_instance(launch_details(cloud, at, subnet, shape=P100)).data
+    second = at.compute.launch_instance(launch_details(cloud, at, subnet, shape=P100)).data
+    message = refused(400, "LimitExceeded", at.compute.launch_instance,
+                      launch_details(cloud, at, subnet, shape=P100))  # fmt: skip
+    assert message.startswith("The following service limits were exceeded: gpu2-count. Request a service limit")
+    for instance in (first, second):
+        end(at, instance)
+
+
+def test_a_capacity_report(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    assert [report(cloud, at, number) for number in (1, 2, 3)] == ["HARDWARE_NOT_SUPPORTED"] + ["AVAILABLE"] * 2
+    refused(400, "InvalidParameter", report, cloud, at, 2, compartment_id=cloud.compartment)
+    refused(400, "InvalidParameter", report, cloud, at, 2, shape="VM.Moon.1")
+    cloud.post("policy", {"denied": ["manage compute-capacity-reports"]})
+    refused(404, "NotAuthorizedOrNotFound", report, cloud, at, 2)
+
+
+def test_the_price_list(cloud: EmulatedCloud) -> None:
+    path = "/pls/apex/cetools/api/v1/products/?currencyCode=USD"
+    status, listed = public(cloud, "apexapps.oracle.com", path)
+    parts = {item["partNumber"]: item for item in listed["items"]}
+    assert status == 200 and parts["B95909"]["metricName"] == "GPU Per Hour"
+    price = {"model": "PAY_AS_YOU_GO", "value": 2.0}
+    assert parts["B95909"]["currencyCodeLocalizations"] == [{"currencyCode": "USD", "prices": [price]}]
+    assert len(parts["B93297"]["currencyCodeLocalizations"][0]["prices"]) == 2, "the first OCPU hours are free"
+    _, one = public(cloud, "apexapps.oracle.com", path + "&partNumber=B91961")
+    assert one["items"] == [parts["B91961"]]
+
+    _, listed = public(cloud, "www.oracle.com", "/a/ocom/docs/cloudestimator2/data/shapes.json")
+    shapes = {item["name"]: item for item in listed["items"]}
+    assert (shapes[A10]["gpuQty"], shapes[A10]["allowPreemptible"], shapes[P100]["allowPreemptible"]) == (
+        1,
+        False,
+        True,
+    )
+    products = [(part["partNumber"], part["qty"], part["type"]["value"]) for part in shapes[A10]["products"]]
+    assert products == [("B95909", 15, "ocpu")]
+    flexible = shapes["VM.Standard.E5.Flex"]["products"]
+    assert [(part["partNumber"], part["qty"]) for part in flexible] == [("B97384", 0), ("B97385", 0)]
+    assert public(cloud, "www.oracle.com", "/")[0] == 404
+    assert public(cloud, "apexapps.oracle.com", path.replace("USD", "EUR"))[0] == 400
+
+
+def preemptible(**action: Any) -> dict[str, Any]:
+    details = model(
+        "PreemptibleInstanceConfigDetails", preemption_action=model("TerminatePreemptionAction", **action)
+    )
+    return {"preemptible_instance_config": details}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_preemptible_instance_is_taken_away_after_its_notice(
+    cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any, keep: bool
+) -> None:
+    cloud.scenarios("preempted")
+    cloud.post("settings", {"preempt_after": 0.3, "preempt_notice": 0.3})
+    more = preemptible(preserve_boot_volume=keep) | {"shape": P100}
+    answer = at.compute.launch_instance(launch_details(cloud, at, subnet, **more))
+    instance = until("RUNNING", at.compute.get_instance, answer.data.id)
+    assert instance.preemptible_instance_config.preemption_action.preserve_boot_volume is keep
+    assert row(cloud, instance.id)["hourly"] == 1.275 / 2 and row(cloud, instance.id)["notices"] == []
+    refused(400, "InvalidParameter", at.compute.instance_action, instance.id, "STOP")
+    wait_for(lambda: bool(row(cloud, instance.id)["notices"]))
+    assert at.compute.get_instance(instance.id).data.lifecycle_state == "RUNNING"
+    notice = row(cloud, instance.id)["notices"][0]
+    assert notice["eventType"].endswith("instancepreemptionaction") and notice["data"]["resourceId"] == instance.id
+    until("TERMINATED", at.compute.get_instance, instance.id)
+    assert cloud.hits() == {"preempted": 1}
+    done = at.work.list_work_requests(cloud.compartment, resource_id=instance.id).data
+    assert {found.operation_type: found.status for found in done} == {
+        "LaunchInstance": "SUCCEEDED", "TerminateInstance": "SUCCEEDED",
+    }  # fmt: skip
+    kept = [found for found in at.storage.list_boot_volumes(compartment_id=cloud.compartment).data
+            if found.lifecycle_state == "AVAILABLE"]  # fmt: skip
+    assert len(kept) == keep
+    for volume in kept:
+        at.storage.delete_boot_volume(volume.id)
+
+
+def test_not_every_shape_can_be_preemptible(cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any) -> None:
+    details = launch_details(cloud, at, subnet, **preemptible())
+    assert A10 in refused(400, "InvalidParameter", at.compute.launch_instance, details)
+
+
+# Scenarios: each has its effect somewhere here, and is counted when it had one
+
+
+NO_HOST, REFUSED, GONE, BUSY = (500, "InternalError"), (400, "LimitExceeded"), (404, "NotAuthorizedOrNotFound"), 503
+QUOTA, FORM = (400, "QuotaExceeded"), (400, "InvalidParameter")
+# What launches are answered, one after the other: the domain, and the refusal (None: an instance).
+LAUNCHES: dict[str, list[tuple[int, tuple[int, str] | None]]] = {
+    "capacity_in_one_domain": [(2, NO_HOST), (2, NO_HOST), (3, None)],
+    "capacity_report_lies": [(2, NO_HOST), (3, None)],
+    "capacity_nowhere": [(2, NO_HOST), (3, NO_HOST)],
+    "capacity_returns": [(2, NO_HOST), (3, NO_HOST), (2, NO_HOST), (2, None)],
+    "shape_not_found_in_one_domain": [(2, GONE), (2, GONE), (3, None)],
+    "throttled": [(2, (429, "TooManyRequests")), (2, None)],
+    "server_error": [(2, NO_HOST), (2, None)],
+    "unavailable": [(2, (BUSY, "ServiceUnavailable")), (2, None)],
+    "limit_zero": [(2, REFUSED), (3, REFUSED)],
+    "limit_in_one_domain": [(2, REFUSED), (3, None)],
+    "limit_unforeseen": [(2, REFUSED), (2, REFUSED), (3, None)],
+    "quota_zero": [(2, QUOTA), (3, QUOTA)],
+    "quota_exceeded": [(2, QUOTA), (3, QUOTA)],
+    "not_ready": [(2, (409, "IncorrectState")), (2, None)],
+}
+# What is said beforehand of AD-2 and AD-3: the capacity report, and how many A10s are left.
+FORETOLD = {
+    "capacity_in_one_domain": ("OUT_OF_HOST_CAPACITY", "AVAILABLE", 4, 4),
+    "capacity_report_lies": ("AVAILABLE", "AVAILABLE", 4, 4),
+    "capacity_nowhere": ("OUT_OF_HOST_CAPACITY", "OUT_OF_HOST_CAPACITY", 4, 4),
+    "capacity_returns": ("OUT_OF_HOST_CAPACITY", "OUT_OF_HOST_CAPACITY", 4, 4),
+    "limit_zero": ("AVAILABLE", "AVAILABLE", 0, 0),
+    "limit_in_one_domain": ("AVAILABLE", "AVAILABLE", 0, 4),
+    "quota_zero": ("AVAILABLE", "AVAILABLE", 0, 0),
+}
+
+
+@pytest.fixture
+def empty(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    """No instance lives, as the numbers of what is left ask for."""
+    for instance in at.compute.list_instances(cloud.compartment).data:
+        if instance.lifecycle_state == "RUNNING":
+            end(at, instance)
+
+
+@pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_a_scenario_of_launches(cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any, name: str) -> None:
+    details = {number: launch_details(cloud, at, subnet, availability_domain=domain(number)) for number in (2, 3)}
+    cloud.scenarios(name)
+    told = (
+        *(report(cloud, at, number) for number in (2, 3)),
+        *(left(cloud, at, number).available for number in (2, 3)),
+    )
+    assert told == FORETOLD.get(name, ("AVAILABLE", "AVAILABLE", 4, 4))
+    for number, expected in LAUNCHES[name]:
+        if expected:
+            refused(*expected, at.compute.launch_instance, details[number])
+        else:
+            instance = at.compute.launch_instance(details[number]).data
+            cloud.post("faults", [])
+            end(at, instance)
+    assert cloud.hits()[name] > 0
+    if name == "capacity_returns":
+        assert report(cloud, at, 3) == "AVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "message"),
+    [
+        ("capacity_in_work_request", "TERMINATED", "Out of host capacity"),
+        ("dies_in_provisioning", "TERMINATED", "internal error on its host"),
+        ("stuck_in_provisioning", "PROVISIONING", "did not start in time"),
+    ],
+)
+def test_a_scenario_of_work_requests(
+    cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any, name: str, state: str, message: str
+) -> None:
+    cloud.scenarios(name)
+    assert report(cloud, at, 2) == "AVAILABLE"
+    answer = at.compute.launch_instance(launch_details(cloud, at, subnet))
+    request = answer.headers["opc-work-request-id"]
+    refused(409, "IncorrectState", at.compute.terminate_instance, answer.data.id)
+    wait_for(lambda: at.work.get_work_request(request).data.status == "FAILED")
+    assert message in at.work.list_work_request_errors(request).data[0].message
+    assert at.compute.get_instance(answer.data.id).data.lifecycle_state == state
+    if state == "PROVISIONING":
+        assert row(cloud, answer.data.id)["hourly"] == 2.0
+        at.compute.terminate_instance(answer.data.id)
+        until("TERMINATED", at.compute.get_instance, answer.data.id)
+    assert row(cloud, answer.data.id)["hourly"] == 0 and cloud.hits()[name] == 1
+
+
+def test_scenarios_of_what_cannot_be_read(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    cloud.scenarios("limits_unreadable", "report_unreadable", "prices_unreachable")
+    refused(*GONE, left, cloud, at, 2)
+    refused(*GONE, at.limits.list_limit_definitions, cloud.tenancy)
+    refused(*GONE, at.limits.list_limit_values, cloud.tenancy, "compute")
+    refused(*GONE, report, cloud, at, 2)
+    assert public(cloud, "apexapps.oracle.com", "/pls/apex/cetools/api/v1/products/?currencyCode=USD")[0] == 503
+    assert public(cloud, "www.oracle.com", "/a/ocom/docs/cloudestimator2/data/shapes.json")[0] == 503
+    assert cloud.hits() == {"limits_unreadable": 3, "report_unreadable": 1, "prices_unreachable": 2}
+
+
+def test_scenarios_of_lost_answers(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    vcn = make_vcn(cloud, at, "lossy")
+    cloud.scenarios("network_answer_lost", "launch_answer_lost")
+    values = {"compartment_id": cloud.compartment, "vcn_id": vcn.id, "cidr_block": "10.20.0.0/24"}
+    with pytest.raises(oci.exceptions.RequestException):
+        at.network.create_subnet(model("CreateSubnetDetails", **values))
+    made = at.network.list_subnets(cloud.compartment, vcn_id=vcn.id).data[0]
+    details = launch_details(cloud, at, until("AVAILABLE", at.network.get_subnet, made.id), display_name="lost")
+    with pytest.raises(oci.exceptions.RequestException):
+        at.compute.launch_instance(details)
+    end(at, at.compute.list_instances(cloud.compartment, display_name="lost").data[0])
+    assert set(cloud.hits().values()) == {1}
+
+
+def test_a_scenario_of_slow_answers(cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any) -> None:
+    details = launch_details(cloud, at, subnet, shape=None)
+    cloud.scenarios("slow_answers")
+    before = time.monotonic()
+    at.network.list_vcns(cloud.compartment)
+    assert 0.3 <= time.monotonic() - before < 3
+    refused(400, "MissingParameter", at.compute.launch_instance, details)
+    assert time.monotonic() - before >= 3.3 and cloud.hits() == {"slow_answers": 2}
+
+
+def test_a_scenario_of_late_lists(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    before = len(at.network.list_vcns(cloud.compartment).data)
+    cloud.scenarios("listed_late")
+    vcn = make_vcn(cloud, at, "late")
+    assert len(at.network.list_vcns(cloud.compartment).data) == before
+    assert not at.network.list_route_tables(cloud.compartment, vcn_id=vcn.id).data
+    cloud.post("settings", {"unlisted": 0.1})
+    wait_for(lambda: len(at.network.list_vcns(cloud.compartment).data) == before + 1)
+    assert cloud.hits()["listed_late"] >= 2
+
+
+def test_a_scenario_of_slow_ends(cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any) -> None:
+    instance = at.compute.launch_instance(launch_details(cloud, at, subnet)).data
+    until("RUNNING", at.compute.get_instance, instance.id)
+    cloud.scenarios("terminate_takes_long")
+    at.compute.terminate_instance(instance.id)
+    time.sleep(0.5)
+    assert at.compute.get_instance(instance.id).data.lifecycle_state == "TERMINATING"
+    assert row(cloud, instance.id)["hourly"] == 2.0 and cloud.hits() == {"terminate_takes_long": 1}
+
+
+def test_a_scenario_of_conflicts(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    vcn = make_vcn(cloud, at, "referred to")
+    own = make_subnet(cloud, at, vcn)
+    cloud.scenarios("conflict_on_delete")
+    for delete, get, part in (
+        (at.network.delete_subnet, at.network.get_subnet, own),
+        (at.network.delete_vcn, at.network.get_vcn, vcn),
+    ):
+        for _ in range(3):
+            refused(409, "Conflict", delete, part.id)
+        delete(part.id)
+        wait_for(lambda get=get, part=part: answered(get, part.id) == 404)  # type: ignore[misc]
+    assert cloud.hits() == {"conflict_on_delete": 6}
+
+
+def answered(call: Callable[..., Any], *args: Any) -> int:
+    """The status of an answer, be it good or not."""
+    try:
+        return int(call(*args).status)
+    except oci.exceptions.ServiceError as error:
+        return int(error.status)
+
+
+def test_a_scenario_of_clocks(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    cloud.scenarios("clock_skew")
+    assert "allowed clock skew" in refused(401, "NotAuthenticated", at.network.list_vcns, cloud.compartment)
+    status, _ = send(cloud, {"date": email.utils.formatdate(time.time() + 600, usegmt=True)})
+    assert status == 200 and cloud.hits() == {"clock_skew": 2}
+
+
+def test_a_scenario_of_sessions(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    cloud.scenarios("session_expires")
+    session = clients(cloud, "TOKEN")
+    for _ in range(12):
+        session.network.list_vcns(cloud.compartment)
+    refused(401, "NotAuthenticated", session.network.list_vcns, cloud.compartment)
+    assert at.network.list_vcns(cloud.compartment).status == 200 and cloud.hits() == {"session_expires": 1}
+
+
+def test_a_scenario_of_preemptible_launches(cloud: EmulatedCloud, at: SimpleNamespace, subnet: Any) -> None:
+    cloud.scenarios("not_preemptible")
+    more = preemptible() | {"shape": P100}
+    refused(*FORM, at.compute.launch_instance, launch_details(cloud, at, subnet, **more))
+    for options in ({"availability_domain": domain(3), **more}, {"shape": P100}):
+        end(at, at.compute.launch_instance(launch_details(cloud, at, subnet, **options)).data)
+    assert cloud.hits() == {"not_preemptible": 1}
+
+
+def test_scenarios_are_set_and_forgotten_as_a_whole(cloud: EmulatedCloud, at: SimpleNamespace) -> None:
+    cloud.post("policy", {"granted": []})
+    cloud.post("settings", {"page_size": 1})
+    cloud.scenarios("limit_zero", "capacity_nowhere")
+    assert (left(cloud, at, 2).available, report(cloud, at, 2)) == (0, "OUT_OF_HOST_CAPACITY")
+    cloud.scenarios()
+    assert (left(cloud, at, 2).available > 0, report(cloud, at, 2), cloud.hits()) == (True, "AVAILABLE", {})
+    assert len(at.compute.list_images(cloud.compartment).data) > 1
+    for nonsense in (["moon"], "limit_zero", [["limit_zero"]]):
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            cloud.post("scenarios", nonsense)
+
+
+def test_every_scenario_is_tested_here() -> None:
+    text = Path(__file__).read_text()
+    for name, scenario in known().items():
+        assert f'"{name}"' in text and scenario.about.endswith("."), name
+
+
+def test_a_scenario_from_the_command_line(tmp_path: Path) -> None:
+    with emulated_cloud(tmp_path, no_ssh=True, scenario="limit_zero") as cloud:
+        assert cloud.hits() == {"limit_zero": 0}
 
 
 # Machines

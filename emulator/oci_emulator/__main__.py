@@ -11,7 +11,7 @@ from pathlib import Path
 
 from oci.regions import REGIONS
 
-from . import identity, images, instances, launch, network, volumes, work_requests
+from . import capacity, identity, images, instances, launch, limits, network, scenarios, volumes, work_requests
 from .api import Api
 from .cloud import Cloud, new_ocid
 from .credentials import Authority, TokenIssuer, write_private, write_profiles
@@ -22,7 +22,7 @@ from .settings import Settings
 from .signature import KeyRing
 
 # Importing these registers their operations.
-SERVICES = (identity, images, instances, launch, network, volumes, work_requests)
+SERVICES = (capacity, identity, images, instances, launch, limits, network, volumes, work_requests)
 _REGIONS = "us-ashburn-1,eu-frankfurt-1,us-phoenix-1"
 
 
@@ -33,6 +33,14 @@ def _arguments() -> argparse.Namespace:
     add("--port", type=int, default=0, help="port on 127.0.0.1 (default: any free one)")
     add("--waiting", type=float, default=0.5, help="seconds from PROVISIONING to RUNNING (default 0.5)")
     add("--regions", default=_REGIONS, help=f"the first is the home region (default {_REGIONS})")
+    add(
+        "--scenario",
+        action="append",
+        default=[],
+        choices=scenarios.known(),
+        metavar="NAME",
+        help=f"a trouble to begin with, repeatable: {', '.join(scenarios.known())}",
+    )
     add("--no-ssh", action="store_true", help="instances do not answer SSH (needs no root)")
     return parser.parse_args()
 
@@ -82,7 +90,9 @@ def main() -> int:
     compartments = identity.populate(cloud, ["faceswap", "other"])
     images.populate(cloud)
     guests = _guests(state, arguments.no_ssh)
-    api = Api(cloud, ring, Settings(cloud), guests)
+    settings = Settings(cloud)
+    scenarios.play(settings, arguments.scenario)
+    api = Api(cloud, ring, settings, guests)
     authority = Authority()
     try:
         server = Server(arguments.port, api, authority, InstancePrincipal(ring, tenancy, regions[0]))

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from . import rules
+from . import prices, rules
 from .answer import Answer, error_answer
 from .cloud import Cloud, Resource
 from .errors import ApiError, incorrect_state, invalid, not_authenticated, not_found, parse_error
 from .guest import Guests
 from .schema import Operation
 from .schema import operation as read_operation
-from .settings import Settings
+from .settings import Fault, Settings
 from .signature import KeyRing, verify
+from .supply import Supply
 
-_HOST = re.compile(r"(identity|iaas)\.([a-z0-9-]+)\.(?:oci\.)?oraclecloud\.com")
+_HOST = re.compile(r"(identity|iaas|limits)\.([a-z0-9-]+)\.(?:oci\.)?oraclecloud\.com")
+_SESSION = re.compile(r'keyId="ST\$([^"]+)"')
 _TOKEN_LIFE = 24 * 3600  # seconds that a retry token is remembered
 
 
@@ -33,14 +35,19 @@ class Call:
 
     cloud: Cloud
     guests: Guests
+    settings: Settings
     region: str
     operation: Operation
     path: dict[str, str]
     query: dict[str, Any]
     body: dict[str, Any]
     if_match: str
-    fails_later: str = ""
     answer_headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def supply(self) -> Supply:
+        """What there is to have."""
+        return self.settings.supply
 
     def compartment(self, identity: str) -> str:
         """The OCID of a compartment that exists; raises 404 otherwise."""
@@ -137,10 +144,10 @@ class Api:
         `target` is the raw path and query, `headers` has lower-case names.
         """
         match = _HOST.fullmatch(host)
-        service, region = (match[1], match[2]) if match else ("", "")
+        service, region = (match[1], match[2]) if match else ("prices", "")
         entry: dict[str, Any] = {
             "at": time.time(), "region": region, "service": service, "method": method, "path": target, "status": None,
-            "code": "", "retry_token": headers.get("opc-retry-token"), "operation": None,
+            "code": "", "retry_token": headers.get("opc-retry-token"), "operation": None, "delay": 0.0,
         }  # fmt: skip
         self.log.append(entry)
         try:
@@ -150,10 +157,10 @@ class Api:
         except Exception:  # a bug of ours: the client must not hang on it, and it must be seen
             traceback.print_exc()
             answer = error_answer(ApiError(500, "InternalError", "The emulator failed; see its stderr."))
+        entry["status"], entry["code"] = (answer.status, answer.code) if answer else (None, "(dropped)")
+        time.sleep(entry["delay"])
         if answer is None:
-            entry["code"] = "(dropped)"
             return None
-        entry["status"], entry["code"] = answer.status, answer.code
         client_id = headers.get("opc-request-id", secrets.token_hex(16).upper())
         answer.headers["opc-request-id"] = "/".join([client_id] + [secrets.token_hex(16).upper() for _ in range(2)])
         return answer
@@ -164,7 +171,9 @@ class Api:
     ) -> Answer | None:  # fmt: skip
         if headers.get("host", "").removesuffix(":443") != host:
             raise not_authenticated()
-        verify(self.ring, method, target, headers, body)
+        if service == "prices":
+            return self._price_list(host, method, target, entry)
+        self._authenticate(method, target, headers, body)
         if region not in self.cloud.regions:  # a region that the tenancy has not subscribed to knows no user
             raise not_authenticated()
         url = urlsplit(target)
@@ -178,29 +187,48 @@ class Api:
         with self.cloud.lock:
             self.cloud.advance()
             names = {name: unquote(value) for name, value in path.groupdict().items()}
-            return self._perform(route, region, names, url.query, headers, body)
+            return self._perform(route, region, names, url.query, headers, body, entry)
+
+    def _price_list(self, host: str, method: str, target: str, entry: dict[str, Any]) -> Answer | None:
+        """The price list is public: no signature, no region."""
+        entry["operation"] = name = prices.document(host, method, target)
+        if not name:
+            raise ApiError(404, "NotFound", "The requested URL was not found.")
+        with self.cloud.lock:
+            fault = self.settings.fault(name, {})
+        entry["delay"] = fault.delay
+        return prices.answer(name, target) if fault.effect == "none" else _gone_wrong(fault)
+
+    def _authenticate(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
+        with self.cloud.lock:
+            if self.settings.values.clock:
+                self.settings.met("clock")
+            verify(self.ring, method, target, headers, body, ahead=self.settings.values.clock)
+            session = _SESSION.search(headers["authorization"])
+            if session and self.settings.session_ended(session[1]):
+                raise not_authenticated()
 
     def _perform(
-        self, route: Route, region: str, path: dict[str, str], query: str, headers: dict[str, str], body: bytes
-    ) -> Answer | None:
+        self, route: Route, region: str, path: dict[str, str], query: str, headers: dict[str, str], body: bytes,
+        entry: dict[str, Any],
+    ) -> Answer | None:  # fmt: skip
         operation = route.operation
         parsed = _parse(body, headers)
         values = parse_qs(query, keep_blank_values=True)
         fault = self.settings.fault(operation.name, {**(parsed or {}), **{k: v[0] for k, v in values.items()}})
-        if fault and fault.effect == "before" and not fault.work_request_fails:
-            return None if fault.drop else error_answer(fault.error())
+        entry["delay"] = fault.delay
+        if fault.effect == "before":
+            return _gone_wrong(fault)
         self.settings.authorize(route.needs)
         checked = operation.check_query(values)
         operation.check_body(parsed)
         rules.check(parsed)
         call = Call(
-            self.cloud, self.guests, region, operation, path, checked, parsed or {}, headers.get("if-match", ""),
-            fault.work_request_fails if fault else "",
+            self.cloud, self.guests, self.settings, region, operation, path, checked, parsed or {},
+            headers.get("if-match", ""),
         )  # fmt: skip
         answer = self._handle(call, route.handler, headers.get("opc-retry-token", ""), body)
-        if fault and not fault.work_request_fails:
-            return None if fault.drop else error_answer(fault.error())
-        return answer
+        return _gone_wrong(fault) if fault.effect == "after" else answer
 
     def _handle(self, call: Call, handler: Handler, token: str, body: bytes) -> Answer:
         if "opc-retry-token" not in call.operation.headers or not token:
@@ -235,17 +263,18 @@ class Api:
             headers["etag"] = result.etag
             result = result.body
         if isinstance(result, list):
-            result = self._page(call, [item.body if isinstance(item, Resource) else item for item in result])
+            listed = [item for item in result if not isinstance(item, Resource) or self.settings.is_listed(item)]
+            result = self._page(call, [item.body if isinstance(item, Resource) else item for item in listed])
         call.operation.check_answer(result)
         return Answer(200, headers, json.dumps(result).encode())
 
     def _page(self, call: Call, rows: list[Any]) -> list[Any]:
         if "page" not in call.operation.query:
             return rows
-        size = min(call.query.get("limit", 1000), self.settings.page_size)
+        size = min(call.query.get("limit", 1000), self.settings.values.page_size)
         token = call.query.get("page")
         if token is None:
-            if self.settings.empty_first_page:
+            if self.settings.values.empty_first_page:
                 call.answer_headers["opc-next-page"] = _page_token(call.operation.name, 0)
                 return []
             start = 0
@@ -254,6 +283,10 @@ class Api:
         if start + size < len(rows):
             call.answer_headers["opc-next-page"] = _page_token(call.operation.name, start + size)
         return rows[start : start + size]
+
+
+def _gone_wrong(fault: Fault) -> Answer | None:
+    return None if fault.drop else error_answer(fault.error())
 
 
 def _page_token(name: str, start: int) -> str:

@@ -191,6 +191,7 @@ class Cloud:
                         "created": stamp(resource.created),
                         "ended": resource.ended and stamp(resource.ended),
                         "state": resource.state,
+                        "notices": resource.inner.get("notices", []),
                         "hourly": resource.hourly,
                         "cost": cost,
                     }

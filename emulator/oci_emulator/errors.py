@@ -44,6 +44,21 @@ def conflict(what: str, identity: str, by: str, other: str) -> ApiError:
     )
 
 
+def limit_exceeded(*names: str) -> ApiError:
+    """More than Oracle lets the tenancy have. (The space at the end is Oracle's.)"""
+    return ApiError(
+        400,
+        "LimitExceeded",
+        f"The following service limits were exceeded: {', '.join(names)}. Request a service limit increase from the "
+        "service limits page in the console. ",
+    )
+
+
+def no_capacity(message: str) -> ApiError:
+    """No host is free: not the client's fault, and nothing that a repetition would help soon."""
+    return ApiError(500, "InternalError", message)
+
+
 def not_authenticated(message: str = "") -> ApiError:
     """Every refusal of a signature reads the same, except for a wrong clock."""
     text = "The required information to complete authentication was not provided or was incorrect."

@@ -1,8 +1,11 @@
 """Instances after their launch: power, end, and attachments."""
 
+import time
+from functools import partial
+
 from . import rules, work_requests
 from .api import Call, does
-from .cloud import Resource
+from .cloud import Resource, stamp
 from .errors import incorrect_state, invalid, not_found
 from .images import domain_of
 
@@ -51,6 +54,8 @@ def _action(call: Call) -> Resource:
     action = _ACTIONS.get(call.query["action"])
     if action is None:
         raise invalid(f"action must be one of {', '.join(_ACTIONS)}")
+    if instance.body["preemptibleInstanceConfig"]:
+        raise invalid(f"{call.query['action']} is not supported for the preemptible instance {instance.id}")
     source, way, end = action
     if instance.state != source:
         raise incorrect_state(f"The instance {instance.id} is in state {instance.state}, not {source}.")
@@ -66,16 +71,63 @@ def _terminate(call: Call) -> None:
     instance = call.target("instance")
     if instance.state == "TERMINATED":
         raise not_found()
-    if instance.state in ("PROVISIONING", "TERMINATING"):
+    if instance.state in ("PROVISIONING", "TERMINATING") and not instance.inner.get("stuck"):
         raise incorrect_state(f"The instance {instance.id} is in state {instance.state}: it cannot be terminated.")
-    keep = bool(call.query.get("preserveBootVolume"))
+    _end(call, instance, keep_volume=bool(call.query.get("preserveBootVolume")))
+
+
+def _end(call: Call, instance: Resource, keep_volume: bool) -> None:
+    instance.inner.pop("stuck", None)
     call.guests.remove(instance.id)
-    work_requests.begin(call, "TerminateInstance", instance)
+    request = work_requests.begin(call, "TerminateInstance", instance)
     for attachment in instance.inner["attachments"]:
         call.cloud.move(attachment, "DETACHING")
-    if not keep:
+    if not keep_volume:
         call.cloud.move(instance.inner["volume"], "TERMINATING")
-    call.cloud.move(instance, "TERMINATING", "TERMINATED", call.cloud.waiting, lambda: gone(call, instance, keep))
+    if call.settings.values.terminating:
+        call.settings.met("terminating")
+
+    def ended() -> None:
+        work_requests.finish(request)
+        gone(call, instance, keep_volume)
+
+    after = call.settings.values.terminating or call.cloud.waiting
+    call.cloud.move(instance, "TERMINATING", "TERMINATED", after, ended)
+
+
+def preempt_later(call: Call, instance: Resource) -> None:
+    """Have a preemptible instance get its notice and, some time after it, its end, if the settings say so.
+
+    The notice is an event of Oracle's Events service, which is not emulated: the ledger shows it.
+    """
+    config = instance.body["preemptibleInstanceConfig"]
+    if not config or not call.settings.values.preempt_after:
+        return
+
+    def notice() -> None:
+        if instance.state != "RUNNING":
+            return
+        call.settings.met("preempt_after")
+        action = config["preemptionAction"]
+        instance.inner["notices"] = [
+            {
+                "eventType": "com.oraclecloud.computeapi.instancepreemptionaction", "source": "ComputeApi",
+                "eventTime": stamp(time.time()),
+                "data": {
+                    "resourceId": instance.id, "resourceName": instance.body["displayName"],
+                    "availabilityDomain": instance.body["availabilityDomain"],
+                    "compartmentId": instance.body["compartmentId"], "freeformTags": instance.body["freeformTags"],
+                    "additionalDetails": {"preemptionAction": action["type"]},
+                },
+            }
+        ]  # fmt: skip
+        call.cloud.later(call.settings.values.preempt_notice, partial(end, action["preserveBootVolume"]))
+
+    def end(keep_volume: bool) -> None:
+        if instance.state == "RUNNING":
+            _end(call, instance, keep_volume)
+
+    call.cloud.later(call.settings.values.preempt_after, notice)
 
 
 def gone(call: Call, instance: Resource, keep_volume: bool) -> None:

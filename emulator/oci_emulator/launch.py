@@ -7,13 +7,14 @@ from typing import Any
 
 from . import catalogue, rules, work_requests
 from .api import Call, does
-from .catalogue import SHAPES, Image, Shape
+from .catalogue import SHAPES, Image, Shape, usage
 from .cloud import Resource, new_ocid, short_region
-from .errors import invalid, missing, not_found
+from .errors import invalid, missing, no_capacity, not_found
 from .guest import Seed
 from .images import domain_of
-from .instances import gone
+from .instances import gone, preempt_later
 from .network import plan_vnic
+from .supply import Shortage
 from .volumes import check_size, check_vpus
 
 _FAMILY = "instance-family"
@@ -23,6 +24,7 @@ _LAUNCH_FIELDS = frozenset({
     "availabilityDomain", "compartmentId", "createVnicDetails", "definedTags", "displayName", "extendedMetadata",
     "faultDomain", "freeformTags", "hostnameLabel", "imageId", "instanceOptions", "isPvEncryptionInTransitEnabled",
     "metadata", "shape", "shapeConfig", "sourceDetails", "subnetId", "agentConfig", "availabilityConfig",
+    "preemptibleInstanceConfig",
 })  # fmt: skip
 
 
@@ -42,12 +44,19 @@ def _launch(call: Call) -> Resource:
     if shape not in catalogue.offered(call.region, domain):
         raise not_found()
     config = _shape_config(shape, body.get("shapeConfig"))
+    if body.get("preemptibleInstanceConfig") and not shape.preemptible:
+        raise invalid(f"Invalid Preemptible instance shape: {shape.name} (is not supported)")
     image, gigabytes, vpus = _source(call, shape)
     rules.metadata(body)
     details = dict(body.get("createVnicDetails") or {})
     for name in ("subnetId", "hostnameLabel"):
         details.setdefault(name, body.get(name))
     vnic_body, public = plan_vnic(call, details, domain)
+    wanted = shape.uses(config["ocpus"], config["memoryInGBs"]) | usage("boot_volume", {"sizeInGBs": gigabytes})
+    call.supply.claim(call.region, domain, body["compartmentId"], wanted)
+    shortage = call.supply.shortage(call.region, domain, shape.name)
+    if shortage and shortage.where == "launch":
+        raise no_capacity(shortage.message)
 
     # From here on nothing is refused any more.
     instance = _add_instance(call, shape, config, image)
@@ -66,8 +75,9 @@ def _launch(call: Call) -> Resource:
     if address:
         call.guests.create(instance.id, _seed(instance, image.inner["image"], address))
     request = work_requests.begin(call, "LaunchInstance", instance)
-    if call.fails_later:
-        call.cloud.later(call.cloud.waiting, partial(_fail, call, instance, request))
+    if shortage:
+        after = call.cloud.waiting / 2 if shortage.where == "half_way" else call.cloud.waiting
+        call.cloud.later(after, partial(_fail, call, instance, request, shortage))
     else:
         running = partial(_running, call, instance, request)
         call.cloud.move(instance, "PROVISIONING", "RUNNING", call.cloud.waiting, running)
@@ -90,7 +100,12 @@ def _add_instance(call: Call, shape: Shape, config: dict[str, Any], image: Resou
         "instanceOptions": {"areLegacyImdsEndpointsDisabled": False, **(body.get("instanceOptions") or {})},
         "availabilityConfig": {"recoveryAction": "RESTORE_INSTANCE", **(body.get("availabilityConfig") or {})},
         "agentConfig": {**agent, **(body.get("agentConfig") or {})},
+        "preemptibleInstanceConfig": _preemption(body.get("preemptibleInstanceConfig")),
     })  # fmt: skip
+
+
+def _preemption(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    return {"preemptionAction": {"preserveBootVolume": False, **given["preemptionAction"]}} if given else None
 
 
 def _shape_config(shape: Shape, given: dict[str, Any] | None) -> dict[str, Any]:
@@ -186,11 +201,15 @@ def _attach(call: Call, instance: Resource, volume: Resource, vnic: Resource, ad
 def _running(call: Call, instance: Resource, request: Resource) -> None:
     work_requests.finish(request)
     call.guests.start(instance.id)
+    preempt_later(call, instance)
 
 
-def _fail(call: Call, instance: Resource, request: Resource) -> None:
+def _fail(call: Call, instance: Resource, request: Resource, shortage: Shortage) -> None:
     """The launch was accepted, and then there was no capacity."""
-    work_requests.finish(request, call.fails_later)
+    work_requests.finish(request, shortage.message)
+    if shortage.where == "stuck":
+        instance.inner["stuck"] = True
+        return
     call.guests.remove(instance.id)
     call.cloud.move(instance, "TERMINATED")
     gone(call, instance, keep_volume=False)

@@ -9,8 +9,9 @@ from typing import Any
 
 from . import rules
 from .api import Call, does
+from .catalogue import usage
 from .cloud import Resource, stamp
-from .errors import ApiError, conflict, incorrect_state, invalid, missing, not_found
+from .errors import ApiError, conflict, incorrect_state, invalid, limit_exceeded, missing, not_found
 
 _NETWORK = "core.VirtualNetworkClient."
 _FAMILY = "virtual-network-family"
@@ -49,7 +50,9 @@ def register(kind: Kind) -> None:
 
 def _create(kind: Kind, call: Call) -> Resource:
     call.compartment(call.body["compartmentId"])
-    made = _add(call, kind.name, kind.build(call))
+    body = kind.build(call)
+    call.supply.claim(call.region, "", call.body["compartmentId"], usage(kind.name, body))
+    made = _add(call, kind.name, body)
     kind.complete(call, made)
     return made
 
@@ -237,12 +240,7 @@ def _build_gateway(kind: str, limit: str, call: Call) -> dict[str, Any]:
     vcn = call.usable("vcn", body["vcnId"])
     _refuse(body, "routeTableId", "publicIpId")
     if any(call.cloud.all(kind, call.region, vcnId=vcn.id)):
-        raise ApiError(
-            400,
-            "LimitExceeded",
-            f"The following service limits were exceeded: {limit}. Request a service limit increase from the service "
-            "limits page in the console. ",
-        )
+        raise limit_exceeded(limit)
     if kind == "nat_gateway":
         return {"blockTraffic": False, **body, "natIp": "198.51.100.9"}
     return body

@@ -17,7 +17,8 @@ from typing import Any
 
 from .errors import ApiError, invalid, missing, parse_error
 
-_HOST_OF = {"core": "iaas", "work_requests": "iaas", "identity": "identity"}
+_HOST_OF = {"core": "iaas", "work_requests": "iaas", "identity": "identity", "limits": "limits"}
+_BASE_OF = {"limits": ""}  # the paths of this service's client are whole
 _ANSWER = "answer"
 _SIMPLE: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
 
@@ -109,7 +110,7 @@ def operation(sdk_name: str) -> Operation:
         service=service,
         host=_HOST_OF[service],
         method=_found(r'method = "(\w+)"', source),
-        path=re.compile("/20160918" + re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", template)),
+        path=re.compile(_BASE_OF.get(service, "/20160918") + re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", template)),
         query=_parameters(source),
         headers=frozenset(re.findall(r'"([a-z0-9-]+)":', _found(r"header_params = \{(.*?)\}", source))),
         body=body[1] if body else "",

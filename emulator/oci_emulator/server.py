@@ -5,13 +5,14 @@ import logging
 import re
 import socket
 import ssl
+import time
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from oci.regions import REGIONS
 
-from . import control
+from . import control, prices
 from .answer import Answer
 from .api import Api
 from .credentials import Authority
@@ -23,9 +24,9 @@ _SERVICE = re.compile(r"(?:identity|iaas|auth|limits)\.([a-z0-9-]+)\.(?:oci\.)?o
 
 
 def is_emulated(host: str) -> bool:
-    """Whether a host name is one of the cloud's, in any region the SDK knows, or the address service."""
+    """Whether a host name is one of the cloud's, in any region the SDK knows, or a public one beside it."""
     match = _SERVICE.fullmatch(host)
-    return host == _ADDRESS_SERVICE or bool(match and match[1] in REGIONS)
+    return host in {_ADDRESS_SERVICE, *prices.HOSTS} or bool(match and match[1] in REGIONS)
 
 
 class Server(ThreadingHTTPServer):
@@ -113,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answer) -> None:
         headers = {
-            "Date": email.utils.formatdate(usegmt=True),
+            "Date": email.utils.formatdate(time.time() + self.server.api.settings.values.clock, usegmt=True),
             "content-type": "application/json",
             **answer.headers,
             **({} if answer.status == 204 else {"content-length": str(len(answer.body))}),

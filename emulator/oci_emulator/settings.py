@@ -1,45 +1,56 @@
-"""What a test may change while the emulator runs: faults, policies, waiting and paging."""
+"""What a test may change while the emulator runs: faults, policies, supply, and values such as waiting and paging."""
 
-from dataclasses import dataclass, field, fields
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from .cloud import Cloud
+from .cloud import Cloud, Resource
 from .errors import ApiError, not_found
+from .supply import Supply
 
 _VERBS = ("inspect", "read", "use", "manage")
+_EFFECTS = ("before", "after", "none")
 
 
 @dataclass
 class Fault:
-    """Something that goes wrong with one operation (`*`: with any), after `skip` calls and for `times` calls.
+    """Something that goes wrong with one operation (`*`: any), after `skip` calls and for `times` (None: all) calls.
 
-    `effect` "after" carries the request out before it answers with the error; `drop` closes the connection instead
-    of answering. `where` limits it to calls whose body or query has these values. `work_request_fails` lets
-    LaunchInstance be accepted and fail later in its work request, with this text.
+    `effect` "after" carries the request out before it answers with the error, "none" leaves the answer as it is;
+    `drop` closes the connection instead of answering; `delay` holds the answer back for so many seconds. `where`
+    limits it to calls whose body or query has these values (`*`: any value).
     """
 
     operation: str
     skip: int = 0
-    times: int = 1
+    times: int | None = 1
     status: int = 500
     code: str = "InternalError"
     message: str = "Internal Server Error"
     headers: dict[str, str] = field(default_factory=dict)
     effect: str = "before"
     drop: bool = False
+    delay: float = 0.0
     where: dict[str, Any] = field(default_factory=dict)
-    work_request_fails: str = ""
+    scenario: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what came from outside."""
+        if self.effect not in _EFFECTS:
+            raise ValueError(f"effect is one of {', '.join(_EFFECTS)}")
 
     def hits(self, operation: str, values: dict[str, Any]) -> bool:
         """Whether this call is one that goes wrong; counts the call."""
-        if self.operation not in ("*", operation) or self.times < 1:
+        if self.operation not in ("*", operation) or self.times == 0:
             return False
-        if any(values.get(name) != value for name, value in self.where.items()):
+        if any(name not in values or wanted not in ("*", values[name]) for name, wanted in self.where.items()):
             return False
         if self.skip:
             self.skip -= 1
             return False
-        self.times -= 1
+        if self.times is not None:
+            self.times -= 1
         return True
 
     def error(self) -> ApiError:
@@ -47,26 +58,49 @@ class Fault:
         return ApiError(self.status, self.code, self.message, self.headers)
 
 
+@dataclass
+class Values:
+    """The plain values; seconds unless said otherwise."""
+
+    waiting: float
+    page_size: int = 1000  # rows of a List answer
+    empty_first_page: bool = False
+    terminating: float = 0.0  # how long an instance is TERMINATING; 0: as long as waiting
+    unlisted: float = 0.0  # how long List answers leave a new resource out
+    clock: float = 0.0  # how far the cloud's clock is ahead
+    session_life: int = 0  # the requests after which a session token has expired; 0: never
+    preempt_after: float = 0.0  # from RUNNING to the notice to a preemptible instance; 0: never
+    preempt_notice: float = 120.0  # from the notice to the termination; Oracle says two minutes
+
+
 class Settings:
-    """Faults, policy and paging. Everything that comes from outside is checked; ValueError says what is wrong."""
+    """All of it. Everything that comes from outside is checked; ValueError says what is wrong."""
 
     def __init__(self, cloud: Cloud):
         self._cloud = cloud
-        self.page_size = 1000
-        self.empty_first_page = False
+        self._start = cloud.waiting
+        self.reset()
+
+    def reset(self) -> None:
+        """As at the start: nothing goes wrong, everything is allowed, and there is enough of all."""
+        self.hits: Counter[str] = Counter()  # by scenario: how often it had an effect
+        self.values = Values(self._start)
+        self.supply = Supply(self._cloud, self.hits)
+        self.since = 0.0  # when the present scenarios began, in seconds since the epoch
+        self._cloud.waiting = self._start
+        self._changed_by: dict[str, str] = {}
+        self._sessions: Counter[str] = Counter()
         self._faults: list[Fault] = []
         self._granted: list[tuple[int, str]] | None = None
         self._denied: list[tuple[int, str]] = []
 
     def set_faults(self, given: Any) -> None:
         """Replace the list of faults (JSON objects with the fields of Fault)."""
-        known = {item.name for item in fields(Fault)}
-        for item in given:
-            if not isinstance(item, dict) or set(item) - known or "operation" not in item:
-                raise ValueError(f"a fault has the fields {', '.join(sorted(known))}, and needs operation: {item}")
-            if item.get("effect", "before") not in ("before", "after"):
-                raise ValueError("effect is before or after")
-        self._faults = [Fault(**item) for item in given]
+        self._faults = _faults(given, "")
+
+    def add_faults(self, given: Any, scenario: str) -> None:
+        """Add a scenario's faults to the list."""
+        self._faults += _faults(given, scenario)
 
     def set_policy(self, given: Any) -> None:
         """Replace the policy: `denied` takes statements away; `granted`, where given, is all that is allowed."""
@@ -75,17 +109,43 @@ class Settings:
         self._granted = [_statement(text) for text in given["granted"]] if given.get("granted") is not None else None
         self._denied = [_statement(text) for text in given.get("denied", [])]
 
-    def set_values(self, given: Any) -> None:
-        """Change `waiting` (seconds), `page_size` or `empty_first_page`."""
-        if set(given) - {"waiting", "page_size", "empty_first_page"}:
-            raise ValueError("settings are waiting, page_size and empty_first_page")
-        self._cloud.waiting = float(given.get("waiting", self._cloud.waiting))
-        self.page_size = int(given.get("page_size", self.page_size))
-        self.empty_first_page = bool(given.get("empty_first_page", self.empty_first_page))
+    def set_values(self, given: Any, scenario: str = "") -> None:
+        """Change some of the values. Their effects count for the last scenario that named them."""
+        now = asdict(self.values)
+        if set(given) - set(now):
+            raise ValueError(f"settings are {', '.join(now)}")
+        changed = {name: type(now[name])(value) for name, value in given.items()}
+        self.values = Values(**{**now, **changed})
+        self._cloud.waiting = self.values.waiting
+        if scenario:
+            self._changed_by |= dict.fromkeys(changed, scenario)
 
-    def fault(self, operation: str, values: dict[str, Any]) -> Fault | None:
-        """The fault, if any, that hits this call."""
-        return next((fault for fault in self._faults if fault.hits(operation, values)), None)
+    def met(self, value: str) -> None:
+        """Note that one of the values had an effect."""
+        self.hits[self._changed_by.get(value, "")] += 1
+
+    def fault(self, operation: str, values: dict[str, Any]) -> Fault:
+        """The fault that hits this call; without one, one that does nothing."""
+        for found in self._faults:
+            if found.hits(operation, values):
+                self.hits[found.scenario] += 1
+                return found
+        return Fault(operation, effect="none")
+
+    def is_listed(self, resource: Resource) -> bool:
+        """Whether List answers show a resource already: those from before the scenario always."""
+        if resource.created < self.since or time.time() - resource.created >= self.values.unlisted:
+            return True
+        self.met("unlisted")
+        return False
+
+    def session_ended(self, token: str) -> bool:
+        """Whether a session token has been used too often; counts the use."""
+        self._sessions[token] += 1
+        ended = 0 < self.values.session_life < self._sessions[token]
+        if ended:
+            self.met("session_life")
+        return ended
 
     def authorize(self, needs: tuple[str, ...]) -> None:
         """Raise 404, as the cloud does, where the policy does not allow what an operation needs."""
@@ -97,6 +157,14 @@ class Settings:
                 granted >= rank and what in (family, "all-resources") for granted, what in self._granted
             ):
                 raise not_found()
+
+
+def _faults(given: Any, scenario: str) -> list[Fault]:
+    known = {item.name for item in fields(Fault)} - {"scenario"}
+    for item in given:
+        if not isinstance(item, dict) or set(item) - known or "operation" not in item:
+            raise ValueError(f"a fault has the fields {', '.join(sorted(known))}, and needs operation: {item}")
+    return [Fault(**item, scenario=scenario) for item in given]
 
 
 def _statement(text: str) -> tuple[int, str]:

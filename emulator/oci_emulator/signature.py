@@ -41,11 +41,13 @@ class KeyRing:
 
 
 def verify(
-    ring: KeyRing, method: str, target: str, headers: Mapping[str, str], body: bytes, with_host: bool = True
-) -> None:
+    ring: KeyRing, method: str, target: str, headers: Mapping[str, str], body: bytes, with_host: bool = True,
+    ahead: float = 0.0,
+) -> None:  # fmt: skip
     """Check one request. `target` is path and query as they came, `headers` has lower-case names; raises 401.
 
-    The exchange for a token alone is signed without the host (`with_host` false).
+    The exchange for a token alone is signed without the host (`with_host` false). The cloud's clock is so many
+    seconds `ahead` of this machine's.
     """
     given = dict(re.findall(r'(\w+)="([^"]*)"', headers.get("authorization", "").removeprefix("Signature ")))
     if given.get("algorithm") != "rsa-sha256" or given.get("version", "1") != "1":
@@ -67,14 +69,13 @@ def verify(
         key.verify(mark, "\n".join(lines).encode(), PKCS1v15(), hashes.SHA256())
     except (InvalidSignature, binascii.Error) as error:
         raise not_authenticated() from error
-    _check_date(headers.get("x-date" if "x-date" in signed else "date", ""))
+    _check_date(headers.get("x-date" if "x-date" in signed else "date", ""), time.time() + ahead)
     digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
     if with_body and (headers["x-content-sha256"] != digest or headers["content-length"] != str(len(body))):
         raise not_authenticated()
 
 
-def _check_date(text: str) -> None:
-    now = time.time()
+def _check_date(text: str, now: float) -> None:
     try:
         then = email.utils.parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError) as error:

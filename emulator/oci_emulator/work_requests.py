@@ -44,7 +44,7 @@ def _list_work_requests(call: Call) -> list[dict[str, Any]]:
     return [
         _summary(request, "resources")
         for request in found
-        if wanted in (None, request.body["resources"][0]["identifier"])
+        if wanted in (None, request.body["resources"][0]["identifier"]) and call.settings.is_listed(request)
     ]
 
 
