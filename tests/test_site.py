@@ -206,7 +206,7 @@ def test_the_clouds_inventory_is_complete_but_for_what_only_the_user_knows(tmp_p
     code, said = play("--tags", "oci_instance")
     assert code == 2 and "compartment_id is empty: copy the OCID" in said
     code, said = play("--tags", "plan")
-    assert code == 0 and "Plan | Look at the sources" in said
+    assert code == 2 and "Plan | Look at the sources" in said and "compartment_id is empty" in said
 
 
 def test_cpu_build_is_said_and_a_required_gpu_is_missed(site: Site) -> None:

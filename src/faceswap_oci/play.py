@@ -33,6 +33,7 @@ KEPT_RUNS = 20  # logs of older runs are removed
 GRACE = 10.0  # seconds ansible-playbook gets to end its workers, before it is killed
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROGRESS_KEY = "faceswap_progress"
+SAID_KEY = "faceswap_said"
 RESULT_KEY = "faceswap_run_result"
 _SAYS = ("ansible.builtin.debug", "debug")  # what a play says, people shall read
 _LABELS = ("[ERROR]: ", "ERROR! ")
@@ -267,6 +268,11 @@ class _Watch:
         if PROGRESS_KEY in text and (progress := _progress(text)):
             self._progress = None if self._screen.living(f"  {progress}") else progress
             return False
+        if SAID_KEY in text and (said := _said(text)):
+            self._progress = None
+            self._screen.line(f"  {said}")
+            self._log.write(said + "\n")
+            return False
         kind = event["event"]
         if kind.startswith(("playbook_on_", "runner_on_")) and kind != "runner_on_start":
             self._settle()
@@ -379,6 +385,15 @@ def _progress(text: str) -> str | None:
     try:
         update = json.loads(text)
         line = update[PROGRESS_KEY]["text"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return line if isinstance(line, str) else None
+
+
+def _said(text: str) -> str | None:
+    """A line of a task that is under way, or None where `text` only mentions the key."""
+    try:
+        line = json.loads(text)[SAID_KEY]
     except (ValueError, TypeError, KeyError):
         return None
     return line if isinstance(line, str) else None

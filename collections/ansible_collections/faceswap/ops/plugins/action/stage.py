@@ -5,23 +5,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import time
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.faceswap.ops.plugins.module_utils.progress import clock, format_progress
-
-display = Display()
+from ansible_collections.faceswap.ops.plugins.plugin_utils.living_line import LivingLine, terminal_columns
 
 POLL_SECONDS = 1.0
-PLAIN_SECONDS = 30.0  # between two lines where no terminal can refresh one
-
-# ansible-playbook loads this file before it forks its workers, and those have no terminal any more.
-TERMINAL = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "supervisor": {"type": "str", "required": True},
@@ -38,38 +31,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "model": {"type": "str"},
     "need_mb": {"type": "int", "default": 0},
 }
-
-
-class LivingLine:
-    """One line that is refreshed on a terminal, a line now and then elsewhere, JSON for the wrapper.
-
-    `columns` is the terminal's width, None without a terminal.
-    """
-
-    def __init__(self, host: str, columns: int | None) -> None:
-        self._host = host
-        self._json = os.environ.get("FACESWAP_OPS_PROGRESS") == "json"
-        self._columns = None if self._json else columns
-        self._shown = -PLAIN_SECONDS
-        self._last = ""
-
-    def show(self, progress: dict[str, Any]) -> None:
-        """Show one state of progress.json, if its time has come."""
-        text = (
-            f"{self._host}: {format_progress(progress)}" if self._host != "localhost" else format_progress(progress)
-        )
-        if self._json:
-            display.display(json.dumps({"faceswap_progress": {**progress, "text": text}}))
-        elif self._columns:
-            display.display("\r\x1b[2K" + text[: self._columns - 1], newline=False)
-        elif time.monotonic() - self._shown >= PLAIN_SECONDS and text != self._last:
-            self._shown, self._last = time.monotonic(), text
-            display.display(text)
-
-    def close(self) -> None:
-        """Clear the line: the task's own result follows."""
-        if self._columns:
-            display.display("\r\x1b[2K", newline=False)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
@@ -116,13 +77,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
     def _follow(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """Show progress until nobody works on the stage any more; return its last status."""
         host = (task_vars or {}).get("inventory_hostname", "localhost")
-        line = LivingLine(str(host), display.columns if TERMINAL else None)
+        line = LivingLine(str(host), terminal_columns())
         try:
             while (status := self._ask("status"))["alive"]:
                 if status["progress"]:
-                    line.show(status["progress"])
+                    line.show(format_progress(status["progress"]), status["progress"])
                 time.sleep(POLL_SECONDS)
-            line.show(status["progress"])
+            line.show(format_progress(status["progress"]), status["progress"])
         finally:
             line.close()
         return status

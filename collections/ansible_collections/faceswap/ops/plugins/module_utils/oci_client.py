@@ -50,6 +50,7 @@ AUTH_SPEC: dict[str, dict[str, Any]] = {
 }
 
 SETUP = "docs/oci-setup.md"
+LOST = "ConnectionLost"  # where Oracle has a code of its own, ours for no answer at all
 _TIMEOUT_S = (10, 60)  # to connect, to answer
 _RETRIES_END_S = 90  # after this much waiting an error is final
 _CONNECTION_TRIES = 4
@@ -61,6 +62,10 @@ _POLICIES = tuple(
     (re.compile(name), verb_and_family)
     for name, verb_and_family in (
         (r"list_region_subscriptions", "inspect tenancies in tenancy"),
+        (r"list_limit_(definitions|values)", "inspect resource-availability in tenancy"),
+        (r"get_resource_availability", "read resource-availability in tenancy"),
+        (r"create_compute_capacity_report", "manage compute-capacity-reports in tenancy"),
+        (r".*_work_requests?(_errors|_logs)?", "manage instances"),  # as what the request carries out
         (r".*_(compartments?|availability_domains)", "inspect compartments in tenancy"),
         (r".*_image.*", "read instance-images"),
         (r".*_vnic_attachments", "inspect vnic-attachments"),
@@ -94,6 +99,21 @@ class OciError(Exception):
         """Something else has to end before: what a deletion out of order, or too early, is answered."""
         return self.status in (409, 412) and self.code != "InvalidatedRetryToken"
 
+    @property
+    def no_capacity(self) -> bool:
+        """Oracle has no free host; the answer that says so is a server's fault in form only."""
+        return self.status is not None and self.status >= 500 and "capacity" in str(self).lower()
+
+    @property
+    def limit(self) -> bool:
+        """A service limit of the tenancy, or a quota of the compartment, is in the way."""
+        return self.code in ("LimitExceeded", "QuotaExceeded")
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the request was carried out cannot be known: no answer came, or a server failed on the way."""
+        return self.code == LOST or (self.status is not None and self.status >= 500 and not self.no_capacity)
+
 
 class Cloud:
     """A tenancy, signed in to. Clients are made on first use, one a service and region."""
@@ -122,6 +142,18 @@ class Cloud:
     def identity(self, region: str) -> Any:
         """The SDK's IdentityClient."""
         return self._client(IdentityClient, region)
+
+    def limits(self, region: str) -> Any:
+        """The SDK's LimitsClient."""
+        from oci.limits import LimitsClient  # most runs have no need of it
+
+        return self._client(LimitsClient, region)
+
+    def work_requests(self, region: str) -> Any:
+        """The SDK's WorkRequestClient."""
+        from oci.work_requests import WorkRequestClient  # most runs have no need of it
+
+        return self._client(WorkRequestClient, region)
 
     def regions(self) -> list[str]:
         """The names of the regions that the tenancy is subscribed to, its home first."""
@@ -176,7 +208,8 @@ class Cloud:
                 if lost >= _CONNECTION_TRIES:
                     raise OciError(
                         f"Oracle Cloud cannot be reached ({_reason(error)}): check the network, HTTPS_PROXY, and "
-                        "the clock and certificates of this machine, then run the same again."
+                        "the clock and certificates of this machine, then run the same again.",
+                        code=LOST,
                     ) from None
                 time.sleep(next(waits, 1.0))
 
@@ -186,7 +219,8 @@ class Cloud:
             options: dict[str, Any] = {"timeout": _TIMEOUT_S, "retry_strategy": oci.retry.NoneRetryStrategy()}
             if self._signer is not None:
                 options["signer"] = self._signer
-            self._clients[kind, region] = kind({**self._config, "region": region}, **options)
+            # Not over that which another thread has made meanwhile
+            self._clients.setdefault((kind, region), kind({**self._config, "region": region}, **options))
         return self._clients[kind, region]
 
     def _refused(self, error: Any, method: Callable[..., Any]) -> OciError:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import ipaddress
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from ansible_collections.faceswap.ops.plugins.module_utils import stack_tags
@@ -51,6 +52,8 @@ KINDS = {
     )
 }
 
+NETWORK = tuple(kind for kind in KINDS if KINDS[kind].service == "network")
+
 
 @dataclass
 class Network:
@@ -78,16 +81,30 @@ class Stack:
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     found: dict[str, list[Any]] = field(default_factory=dict)
+    lost: list[Any] = field(default_factory=list)
 
     # -- finding ---------------------------------------------------------------------------------------
 
     def look(self, only: Iterable[str] = KINDS) -> None:
-        """Fill `found` with what carries the stack's tag and is not dead, by kind; and note it in the ledger."""
+        """Fill `found` with what is the stack's and is not dead, by kind; and note it in the ledger.
+
+        The stack's is what carries its tag, and what the ledger knows: Oracle may not list yet what was just made.
+        `lost` becomes the instances that stand in the ledger and are dead: nothing of ours ended them.
+        """
         for kind in only:
-            rows = [row for row in self._list(kind) if row.lifecycle_state not in DEAD]
+            listed = self._list(kind)
+            known = {line["id"] for line in self._standing() if line["kind"] == kind}
+            unlisted = [self._get(kind, ocid) for ocid in known - {row.id for row in listed}]
+            rows = [row for row in [*listed, *unlisted] if row is not None and row.lifecycle_state not in DEAD]
             self.found[kind] = sorted(rows, key=lambda row: row.time_created)
             for row in rows:
                 self.ledger.made(kind, self.region, self.compartment, row.id)
+            if kind == "instance":
+                self.lost = [row for row in listed if row.id in known and row.lifecycle_state in DEAD]
+
+    def _standing(self) -> list[dict[str, Any]]:
+        place = (self.region, self.compartment)
+        return [line for line in self.ledger.standing() if (line["region"], line["compartment"]) == place]
 
     def elsewhere(self, region: str) -> list[Any]:
         """Instances of the same name in another region."""
@@ -185,14 +202,29 @@ class Stack:
         )
         return self._id(subnet), self._id(group)
 
-    def create(self, kind: str, method: Callable[..., Any], details: Any) -> Any:
-        """Ask for something that may not be made twice: noted before and after, with a retry token of its own."""
+    def missing(self, wanted: Network) -> list[str]:
+        """The kinds that `make_network` would make."""
+        gateway = "internet_gateway" if wanted.public else "nat_gateway"
+        kinds = [
+            "security_list" if wanted.vcn_id else "vcn",
+            gateway,
+            "route_table",
+            "network_security_group",
+            "subnet",
+        ]
+        return [kind for kind in kinds if not self.found[kind]]
+
+    def create(self, kind: str, method: Callable[..., Any], details: Any, what: str = "") -> Any:
+        """Ask for something that may not be made twice: noted before and after, with a retry token of its own.
+
+        `what` goes into the ledger, for the next run to find the request again if this one is cut off.
+        """
         for last in (False, True):
-            token = self.ledger.intend(kind, self.region, self.compartment, as_dict(details))
+            token = self.ledger.intend(kind, self.region, self.compartment, as_dict(details), what)
             try:
                 made = self.cloud.call(method, details, opc_retry_token=token)
             except OciError as error:
-                if error.status is not None:
+                if not error.unknown:
                     self.ledger.failed(kind, f"{error.status} {error.code}")
                 # The token of a killed run, for something that was made and deleted since: ask anew.
                 if error.code != "InvalidatedRetryToken" or last:
@@ -225,14 +257,37 @@ class Stack:
             if row.lifecycle_state in wanted:
                 return row
             if row.lifecycle_state in never:
-                raise OciError(f"The {_words(kind)} {ocid} became {row.lifecycle_state} instead of {wanted[0]}.")
+                raise OciError(f"The {words(kind)} {ocid} became {row.lifecycle_state} instead of {wanted[0]}.")
             if time.monotonic() >= self.deadline:
                 raise OciError(
-                    f"The {_words(kind)} {ocid} is still {row.lifecycle_state}, not {wanted[0]}: run the same again "
+                    f"The {words(kind)} {ocid} is still {row.lifecycle_state}, not {wanted[0]}: run the same again "
                     "to go on waiting (wait_s says for how long), or destroy it."
                 )
             time.sleep(pause)
             pause = min(1.5 * pause, 5.0)
+
+    def launch_fault(self, ocid: str) -> str | None:
+        """Why Oracle could not do the launch that it had accepted; None while nothing is known to be wrong."""
+        client = self.cloud.work_requests(self.region)
+        try:
+            rows = self.cloud.listing(client.list_work_requests, self.compartment, resource_id=ocid)
+            failed = [row for row in rows if row.operation_type == "LaunchInstance" and row.status == "FAILED"]
+            if not failed:
+                return None
+            faults = self.cloud.listing(client.list_work_request_errors, failed[0].id)
+        except OciError as error:
+            if error.not_found:  # who may not see work requests is told of the instance's state alone
+                return None
+            raise
+        return "; ".join(" ".join(fault.message.split()).rstrip(".") for fault in faults) or "no reason given"
+
+    def discard(self, row: Any) -> None:
+        """Remove an instance whose launch failed, with its boot volume, so that it cannot bill or come back."""
+        volumes = self.boot_volumes(row)
+        self._delete("instance", row.id)
+        for volume in volumes:
+            self._delete("boot_volume", volume.id)
+        self.found["instance"] = []
 
     def show(self, name: str, before: Any, after: Any) -> bool:
         """Note a part of the difference; return whether it is to be changed now (never in check mode)."""
@@ -322,26 +377,27 @@ class Stack:
 
     # -- removing --------------------------------------------------------------------------------------
 
-    def remains(self) -> list[dict[str, Any]]:
+    def remains(self, only: Iterable[str] = KINDS) -> list[dict[str, Any]]:
         """Everything of the stack that exists here now: by tag, and by the ledger whether tagged or not.
 
         Rows of kind, id, region, name and tags, in the order in which they can be deleted. Something that is being
         deleted still exists.
         """
-        rows = {kind: [row for row in self._list(kind) if row.lifecycle_state not in GONE] for kind in KINDS}
+        rows = {kind: [row for row in self._list(kind) if row.lifecycle_state not in GONE] for kind in only}
         seen = {row.id for found in rows.values() for row in found}
-        for instance in self._list("instance"):  # dead ones too: their volume may have been kept
-            for row in self.boot_volumes(instance):
-                if row.id not in seen:
-                    rows["boot_volume"].append(row)
-                    seen.add(row.id)
-        for line in self.ledger.standing():
-            if (line["region"], line["compartment"]) != (self.region, self.compartment) or line["id"] in seen:
+        if "boot_volume" in rows:
+            for instance in self._list("instance"):  # dead ones too: their volume may have been kept
+                for row in self.boot_volumes(instance):
+                    if row.id not in seen:
+                        rows["boot_volume"].append(row)
+                        seen.add(row.id)
+            rows["vnic"] = []  # it goes with its instance
+        for line in self._standing():
+            if line["kind"] not in rows or line["id"] in seen:
                 continue
-            if line["kind"] in rows and (row := self._get(line["kind"], line["id"])):
+            look_up = self._vnic if line["kind"] == "vnic" else partial(self._get, line["kind"])
+            if row := look_up(line["id"]):
                 rows[line["kind"]].append(row)
-            elif line["kind"] == "vnic" and (row := self._vnic(line["id"])):
-                rows.setdefault("vnic", []).append(row)
             else:
                 self.ledger.gone(line["id"])
         return [
@@ -356,9 +412,9 @@ class Stack:
             for row in found
         ]
 
-    def remove(self) -> None:
+    def remove(self, only: Iterable[str] = KINDS) -> None:
         """Delete all that remains, again where the order of deletion makes Oracle refuse. Raises OciError."""
-        rows = self.remains()
+        rows = self.remains(only)
         ours = {row["id"] for row in rows}
         for row in rows:
             if row["kind"] == "vcn":
@@ -391,9 +447,7 @@ class Stack:
                         raise  # it is there, so the policy is what is missing
                     refusal = error
             if time.monotonic() >= (end if refusal else self.deadline):
-                raise OciError(
-                    f"The {_words(kind)} {ocid} cannot be deleted: {refusal or 'it is still TERMINATING.'}"
-                )
+                raise OciError(f"The {words(kind)} {ocid} cannot be deleted: {refusal or 'it is still TERMINATING.'}")
             time.sleep(pause)
             pause = min(1.5 * pause, 5.0)
 
@@ -552,10 +606,6 @@ def _rule_text(rule: Any) -> str:
     return f"{what} {'from' if direction == 'INGRESS' else 'to'} {peer}"
 
 
-def _words(kind: str) -> str:
+def words(kind: str) -> str:
+    """A kind as people say it."""
     return "VCN" if kind == "vcn" else kind.replace("_", " ")
-
-
-def plain(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags that every part of a stack carries, without those of the instance alone."""
-    return {name: tags[name] for name in (stack_tags.STACK, stack_tags.RUN, stack_tags.OWNER, stack_tags.EXPIRES)}

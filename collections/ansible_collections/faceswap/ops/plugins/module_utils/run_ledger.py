@@ -21,6 +21,9 @@ from typing import Any, Self
 
 from ansible_collections.faceswap.ops.plugins.module_utils.private_files import make_folder
 
+STATE_DIR = "~/.local/state/faceswap-oci/stacks"  # one folder a stack in it, unless the user says another
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
 
 class LedgerBusyError(Exception):
     """Another run holds this ledger."""
@@ -79,23 +82,39 @@ class Ledger:
         """Nothing is left of the stack."""
         self._append("ended")
 
-    def intend(self, kind: str, region: str, compartment: str, request: object) -> str:
+    def intend(self, kind: str, region: str, compartment: str, request: object, what: str = "") -> str:
         """Note that something is about to be asked for, and return the retry token to ask with.
 
         The token of an open intent is used again for the same request, and for no other: a token stands for
-        one request only.
+        one request only. `what` tells requests of one kind apart, for `open_intents`.
         """
         digest = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        for line in reversed(self._lines):
-            if line["event"] in ("made", "failed", "ended") and line.get("kind", kind) == kind:
-                break
-            if line["event"] == "intent" and line["kind"] == kind and line["region"] == region:
-                if line["request"] == digest:
-                    return str(line["token"])
-                break
+        line = self.open_intents().get(kind)
+        if line and (line["region"], line["request"]) == (region, digest):
+            return str(line["token"])
+        fields = {"kind": kind, "region": region, "compartment": compartment, "request": digest, "what": what}
         token = uuid.uuid4().hex
-        self._append("intent", kind=kind, region=region, compartment=compartment, request=digest, token=token)
+        self._append("intent", **fields, token=token)
         return token
+
+    def open_intents(self) -> dict[str, dict[str, Any]]:
+        """What was asked for last without an answer, by kind: it may exist. Lines with region, what and token."""
+        intents: dict[str, dict[str, Any]] = {}
+        for line in self._lines:
+            if line["event"] == "intent":
+                intents[line["kind"]] = line
+            elif line["event"] in ("made", "failed"):
+                intents.pop(line["kind"], None)
+            elif line["event"] == "ended":
+                intents.clear()
+        return intents
+
+    def unsettled_s(self, listed_after_s: float) -> float:
+        """For how many seconds more an open intent may stand for something that no listing shows yet."""
+        now = datetime.now(UTC)
+        asked = [datetime.strptime(line["at"], _TIME).replace(tzinfo=UTC) for line in self.open_intents().values()]
+        ages = [(now - at).total_seconds() for at in asked]
+        return max((listed_after_s - age for age in ages), default=0.0)
 
     def made(self, kind: str, region: str, compartment: str, ocid: str) -> None:
         """Note what exists now: asked for by this run, or found by its tags or beside what was."""
@@ -149,7 +168,7 @@ class Ledger:
         return any(line["event"] == "began" and line["run"] == run for line in self._lines)
 
     def _append(self, event: str, **fields: Any) -> None:
-        line = {"at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "event": event, **fields}
+        line = {"at": datetime.now(UTC).strftime(_TIME), "event": event, **fields}
         self._lines.append(line)
         if self._handle is not None:
             text = json.dumps(line).encode() + b"\n"

@@ -13,6 +13,9 @@ description:
   - Brings a stack, which is one instance and the network that it needs, to the wanted state in one process.
   - A stack is found by its O(name) and the tag C(faceswap-stack). What does not carry that tag is not touched.
   - All that a user can get wrong is checked before anything is made; what is made first costs nothing.
+  - Before a launch it makes a plan of every try, which is each of O(shapes) in each availability domain of each of
+    O(regions), in this order. What Oracle says for certain, such as a limit, rules a try out; of what is left each is
+    tried until one is launched. A launch that comes to nothing leaves nothing.
   - The host key is made on the controller, installed by cloud-init, checked at the first connection and replaced
     in it by one that never leaves the instance. Its public half becomes a tag, from which the inventory plugin
     P(faceswap.ops.oci#inventory) pins it on any controller.
@@ -41,9 +44,13 @@ options:
       - OCID of the compartment. Needed for V(present) and V(stopped).
       - V(absent) without it looks into every compartment that can be seen.
     type: str
-  region:
-    description: The region, as V(us-ashburn-1). The default is the profile's.
-    type: str
+  regions:
+    description:
+      - The regions to try, in their order, as V(us-ashburn-1). The default is the profile's.
+      - The stack has one instance in one of them.
+    type: list
+    elements: str
+    default: []
   state_dir:
     description: Folder on the controller for ledgers, pins and keys, one folder a stack in it.
     type: path
@@ -59,19 +66,39 @@ options:
       - Nothing ends it by itself.
     type: int
     default: 24
-  shape:
-    description: The shape of the instance. It is not changed on an instance that exists.
-    type: str
-    default: VM.GPU.A10.1
+  shapes:
+    description:
+      - The shapes to try in a region, in their order; all domains of a region before the next shape, all shapes
+        before the next region. The shape is not changed on an instance that exists.
+    type: list
+    elements: str
+    default: [VM.GPU.A10.1]
   ocpus:
-    description: OCPUs, for a flexible shape only.
+    description: OCPUs, for flexible shapes only.
     type: float
   memory_gb:
-    description: Memory in GB, for a flexible shape only.
+    description: Memory in GB, for flexible shapes only.
     type: float
-  availability_domain:
-    description: The availability domain, whole or its end (V(AD-2)). The default is the first that offers the shape.
-    type: str
+  availability_domains:
+    description:
+      - The availability domains to try, in their order, whole or their ends (V(AD-2)).
+      - The default is all that offer the shape, those last which Oracle reports to be full.
+    type: list
+    elements: str
+    default: []
+  preemptible:
+    description:
+      - Ask for preemptible capacity where the shape can have it, at half the price; others are launched on demand,
+        and the plan says so.
+      - Oracle may take the instance back at any time, with two minutes' notice in its Events service, and what is on
+        its boot volume is then lost. It cannot be stopped.
+    type: bool
+    default: false
+  capacity_wait_s:
+    description:
+      - For how many seconds to go on trying when all that is in the way is a lack of capacity. 0 tries once.
+    type: int
+    default: 0
   operating_system:
     description: The operating system of the image.
     type: str
@@ -163,15 +190,22 @@ EXAMPLES = r"""
   faceswap.ops.oci_instance:
     name: faceswap
     compartment_id: ocid1.compartment.oc1..example
-    region: us-ashburn-1
-    shape: VM.GPU.A10.1
+    regions: [us-ashburn-1]
     hours: 8
+
+- name: The same, wherever there is one, and wait an hour for it
+  faceswap.ops.oci_instance:
+    name: faceswap
+    compartment_id: ocid1.compartment.oc1..example
+    regions: [eu-frankfurt-1, us-ashburn-1]
+    shapes: [VM.GPU.A10.1, VM.GPU.A10.2, VM.GPU3.1]
+    capacity_wait_s: 3600
 
 - name: The same without a GPU, on Oracle Linux, reachable from an office
   faceswap.ops.oci_instance:
     name: rehearsal
     compartment_id: ocid1.compartment.oc1..example
-    shape: VM.Standard.E5.Flex
+    shapes: [VM.Standard.E5.Flex]
     ocpus: 2
     memory_gb: 16
     operating_system: Oracle Linux
@@ -242,6 +276,78 @@ instance:
       description: When it is meant to be gone, UTC.
       type: str
       sample: "2026-11-23T10:00:00Z"
+plan:
+  description: What a launch would be, or was. C(lines) tells it to people, as a table.
+  returned: when there was no instance, and in check mode
+  type: dict
+  contains:
+    lines:
+      description: The plan for people.
+      type: list
+      elements: str
+    makes:
+      description: The kinds of what would be made.
+      type: list
+      elements: str
+    hours:
+      description: The hours that it is planned for.
+      type: int
+    currency:
+      description: The currency of all prices, which are list prices without tax, discounts and free allowances.
+      type: str
+      sample: USD
+    prices:
+      description: Whose price list that is, and of which day.
+      type: str
+    notes:
+      description: Sentences on what could not be had as asked, or not be read.
+      type: list
+      elements: str
+    tries:
+      description: Every try in its order.
+      type: list
+      elements: dict
+      contains:
+        shape:
+          description: The shape.
+          type: str
+        region:
+          description: The region.
+          type: str
+        availability_domain:
+          description: The availability domain.
+          type: str
+        preemptible:
+          description: Whether it is asked for as preemptible.
+          type: bool
+        verdict:
+          description:
+            - C(possible), or why it is ruled out. Known before are C(not_entitled), C(unknown_shape),
+              C(wrong_region), C(not_offered) in this domain, C(no_image) and C(limit).
+            - What a launch was answered is C(capacity), C(limit), C(not_found), C(not_preemptible), or C(died).
+          type: str
+        why:
+          description: The verdict in a sentence with its remedy; empty for C(possible).
+          type: str
+        usd_per_hour:
+          description: Price of an hour with the boot volume; null where it is not known.
+          type: float
+        usd:
+          description: Price of all its hours.
+          type: float
+        capacity:
+          description: What the capacity report says, as Oracle names it; advice only. Empty where there is none.
+          type: str
+        account:
+          description: Which kinds of account can run it.
+          type: str
+        image:
+          description: Name of the image.
+          type: str
+        limits:
+          description: The limits that it counts against, with what is used, what is available and what it needs.
+          type: list
+          elements: dict
 resources:
   description: All that belongs to the stack, as noted in the ledger.
   returned: always
@@ -275,6 +381,8 @@ import ipaddress
 import subprocess
 import time
 import uuid
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from pathlib import Path
@@ -282,7 +390,15 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.faceswap.ops.plugins.module_utils import first_contact, oci_launch, oci_stack, stack_tags
+from ansible_collections.faceswap.ops.plugins.module_utils import (
+    first_contact,
+    oci_failover,
+    oci_launch,
+    oci_plan,
+    oci_prices,
+    oci_stack,
+    stack_tags,
+)
 from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import (
     AUTH_SPEC,
     Cloud,
@@ -291,23 +407,29 @@ from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import (
     models,
 )
 from ansible_collections.faceswap.ops.plugins.module_utils.private_files import write_file
-from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger, LedgerBusyError
+from ansible_collections.faceswap.ops.plugins.module_utils.progress import clock
+from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import STATE_DIR, Ledger, LedgerBusyError
+from ansible_collections.faceswap.ops.plugins.module_utils.run_progress import RunProgress, progress_file
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC, and in the order of time when sorted as text
+_LISTED_AFTER_S = 10  # after so long Oracle lists whatever it has accepted
+_FAULTLESS_S = 1.0  # a launch that failed shows it by its state soon; only one that takes longer is looked into
 
 SPEC: dict[str, dict[str, Any]] = {
     **AUTH_SPEC,
     "state": {"type": "str", "choices": ["present", "stopped", "absent"], "default": "present"},
     "name": {"type": "str", "required": True},
     "compartment_id": {"type": "str"},
-    "region": {"type": "str"},
-    "state_dir": {"type": "path", "default": "~/.local/state/faceswap-oci/stacks"},
+    "regions": {"type": "list", "elements": "str", "default": []},
+    "state_dir": {"type": "path", "default": STATE_DIR},
     "owner": {"type": "str"},
     "hours": {"type": "int", "default": 24},
-    "shape": {"type": "str", "default": "VM.GPU.A10.1"},
+    "shapes": {"type": "list", "elements": "str", "default": ["VM.GPU.A10.1"]},
     "ocpus": {"type": "float"},
     "memory_gb": {"type": "float"},
-    "availability_domain": {"type": "str"},
+    "availability_domains": {"type": "list", "elements": "str", "default": []},
+    "preemptible": {"type": "bool", "default": False},
+    "capacity_wait_s": {"type": "int", "default": 0},
     "operating_system": {"type": "str", "default": "Canonical Ubuntu"},
     "operating_system_version": {"type": "str", "default": "24.04"},
     "image_id": {"type": "str"},
@@ -336,7 +458,9 @@ class Manager:
         self.warnings: list[str] = []
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
+        self.plan: dict[str, Any] = {}
         self.ledger = Ledger(self.folder / "ledger.jsonl", writing=not check_mode)
+        self.progress = RunProgress(None if check_mode else progress_file(params["state_dir"], params["name"]))
         self._deadline = time.monotonic() + params["wait_s"]
 
     @property
@@ -357,17 +481,14 @@ class Manager:
         network = self._network(["192.0.2.1/32"])  # checked first with an address to stand for ours
         oci_stack.check_network(network)
         cloud = self._connect()
-        stack = self._stack(cloud)
-        oci_launch.check_place(cloud, stack.region, stack.compartment)
-        stack.look()
-        row = stack.instance()
-        self._refuse_strangers(stack.known_tags(), stack.region)
-        self._refuse_elsewhere(cloud, stack, row)
-        self.warnings += stack.keep_network(network)
-        choice = None
+        stacks = self._stacks(cloud)
+        stack, row = self._find(stacks)
+        self._refuse_elsewhere(cloud, stacks, row)
         if row is None:
-            choice = oci_launch.choose(cloud, stack.region, stack.compartment, wish, self.ledger)
-            oci_stack.check_overlap(stack, network)
+            made = self._make(stacks, wish, network, login)
+            if made is None:
+                return {"instance": {}}
+            stack, row = made
         else:
             self._check_tags(row)
             self._warn_of_differences(row, wish)
@@ -376,32 +497,34 @@ class Manager:
                     f"The login key of {stack.name} is not on this controller: copy {self.folder / 'id_ed25519'} "
                     "from the one that made the instance, or destroy the stack and make it again."
                 )
-        if not self.params["ssh_sources"]:
-            network.ssh_sources = [self._own_address()]
-        self._live(stack, launching=row is None)
-        subnet, group = stack.make_network(network)
-        if choice is not None:
-            row = self._launch(stack, wish, choice, login, subnet, group, network.public)
-        elif row is not None:
+            if not self.params["ssh_sources"]:
+                network.ssh_sources = [self._own_address()]
+            self._make_network(stack, network)
             row = self._running(stack, row)
-        if row is not None and not (self.check_mode and row.lifecycle_state != "RUNNING"):
-            self._mark_boot_volume(stack, row)
-            vnic = self._vnic(stack, row)
-            row = self._contact(stack, row, vnic)
-            return {"instance": self._facts(stack, row, vnic)}
-        return {"instance": {}}
+        for other in stacks:
+            if other is not stack:
+                self._leave(other)
+        self.before, self.after = stack.before, stack.after
+        if self.check_mode and row.lifecycle_state != "RUNNING":
+            return {"instance": {}}
+        self._mark_boot_volume(stack, row)
+        vnic = self._vnic(stack, row)
+        row = self._contact(stack, row, vnic)
+        if self.check_mode:
+            self._plan_of_what_stands(stack, row)
+        return {"instance": self._facts(stack, row, vnic)}
 
     def stopped(self) -> dict[str, Any]:
         """Stop the instance, if there is one."""
-        cloud = self._connect()
-        stack = self._stack(cloud)
-        oci_launch.check_place(cloud, stack.region, stack.compartment)
-        stack.look(["instance"])
-        row = stack.instance()
+        stack, row = self._find(self._stacks(self._connect()), ["instance"])
+        self.before, self.after = stack.before, stack.after
         if row is None:
             return {"instance": {}}
-        self._refuse_strangers(row.freeform_tags, stack.region)
         self._check_tags(row)
+        if row.preemptible_instance_config:
+            raise OciError(
+                f"The instance {row.id} is preemptible, and Oracle stops none of these: only destroy ends it."
+            )
         self._live(stack)
         if stack.show("instance", _state(row, row.lifecycle_state), _state(row, "STOPPED")):
             if row.lifecycle_state in ("PROVISIONING", "STARTING"):
@@ -426,6 +549,7 @@ class Manager:
             stack = self._stack(cloud, *place)
             try:
                 stack.look(["instance"])
+                self._settle([stack], oci_stack.KINDS)
             except OciError as error:
                 if place in self.ledger.places():
                     error = self._out_of_sight(place, error)
@@ -469,11 +593,15 @@ class Manager:
                 f"{len(remaining)} things of the stack are still there, as the {remaining[0]['kind']} "
                 f"{remaining[0]['id']}: run this again."
             )
+        self._forget()
+        return {"remaining": [], "regions": looked}
+
+    def _forget(self) -> None:
+        """Nothing is left of the stack: end its life in the ledger, and its pin."""
         if self.ledger.life:
             self.ledger.end()
         for path in (self.known_hosts, *self.folder.glob("host_key-*")):
             path.unlink(missing_ok=True)
-        return {"remaining": [], "regions": looked}
 
     def _out_of_sight(self, place: tuple[str, str], error: OciError) -> OciError:
         if not error.not_found:
@@ -500,6 +628,12 @@ class Manager:
             first_contact.user_data("-" * 400, "-" * 100, self.params["cloud_config"])
         except ValueError as error:
             raise OciError(f"This cannot be launched: {error}.") from None
+        if self.params["capacity_wait_s"] < 0:
+            raise OciError(f"capacity_wait_s is {self.params['capacity_wait_s']}: 0 waits for no capacity.")
+        if not self.params["shapes"]:
+            raise OciError("shapes is empty: name at least one, as VM.GPU.A10.1.")
+        if self.params["vcn_id"] and len(self.params["regions"]) > 1:
+            raise OciError("vcn_id lies in one region, and regions names several: name the one of the VCN.")
         names = oci_launch.Wish.__dataclass_fields__
         return oci_launch.Wish(**{name: self.params[name] for name in names})
 
@@ -562,21 +696,69 @@ class Manager:
             raise OciError("compartment_id is empty: copy the OCID from the console (Identity, Compartments).")
         if compartment and not compartment.startswith(("ocid1.compartment.", "ocid1.tenancy.")):
             raise OciError(f"compartment_id {compartment} is not the OCID of a compartment (ocid1.compartment....).")
-        return connect(*(self.params[name] for name in ("config_file", "profile", "auth", "region")))
+        config_file, profile, auth = (self.params[name] for name in ("config_file", "profile", "auth"))
+        return connect(config_file, profile, auth, next(iter(self.params["regions"]), None))
 
-    def _stack(self, cloud: Cloud, region: str = "", compartment: str = "") -> oci_stack.Stack:
+    def _stack(self, cloud: Cloud, region: str, compartment: str) -> oci_stack.Stack:
         return oci_stack.Stack(
             cloud=cloud,
             ledger=self.ledger,
-            region=region or cloud.region,
-            compartment=compartment or self.params["compartment_id"],
+            region=region,
+            compartment=compartment,
             name=self.params["name"],
             tags={},
             check_mode=self.check_mode,
             deadline=self._deadline,
-            before=self.before,
-            after=self.after,
         )
+
+    def _stacks(self, cloud: Cloud) -> list[oci_stack.Stack]:
+        """The stack as it may be in each of the regions asked for."""
+        regions = list(dict.fromkeys(self.params["regions"])) or [cloud.region]
+        oci_launch.check_place(cloud, regions, self.params["compartment_id"])
+        return [self._stack(cloud, region, self.params["compartment_id"]) for region in regions]
+
+    def _find(
+        self, stacks: list[oci_stack.Stack], kinds: Iterable[str] = oci_stack.KINDS
+    ) -> tuple[oci_stack.Stack, Any | None]:
+        """The one with the instance, and the instance; the first one and None where there is none."""
+        for stack in stacks:
+            stack.look(kinds)
+            self._refuse_strangers(stack.known_tags(), stack.region)
+        if not any(stack.found["instance"] for stack in stacks):
+            self._settle(stacks, ["instance"])
+        standing = [(stack, row) for stack in stacks if (row := stack.instance())]
+        if len(standing) > 1:
+            regions = " and in ".join(stack.region for stack, _ in standing)
+            raise OciError(
+                f"The stack {stacks[0].name} has an instance in {regions}: terminate all but one of them, for each "
+                "one bills."
+            )
+        for row in [row for stack in stacks for row in stack.lost]:
+            how = (
+                "Oracle took it back, for it was preemptible" if row.preemptible_instance_config else "not from here"
+            )
+            self.warnings.append(f"The instance {row.id} is {row.lifecycle_state}, and was ended elsewhere ({how}).")
+            if row.lifecycle_state in oci_stack.GONE:
+                self.ledger.gone(row.id)
+        if not standing:
+            return stacks[0], None
+        stack, row = standing[0]
+        if row.lifecycle_state == "PROVISIONING" and not self.check_mode:  # the launch of a run that was cut off
+            try:
+                row = self._until_running(stack, row)
+            except oci_launch.LaunchRefusedError as refused:
+                self.warnings.append(str(refused))
+                return stack, None
+        return stack, row
+
+    def _settle(self, stacks: list[oci_stack.Stack], kinds: Iterable[str]) -> None:
+        """Wait for what was asked for without an answer: if it exists, Oracle lists it before long."""
+        kinds = [kind for kind in kinds if kind in self.ledger.open_intents()]
+        while kinds and (left := self.ledger.unsettled_s(_LISTED_AFTER_S)) > 0:
+            time.sleep(min(left, 0.5))
+            for stack in stacks:
+                stack.look(kinds)
+            kinds = [kind for kind in kinds if kind in self.ledger.open_intents()]
 
     def _owner(self) -> str:
         try:
@@ -593,17 +775,18 @@ class Manager:
                 f"another name, or set owner to {owner} to work on it from here."
             )
 
-    def _refuse_elsewhere(self, cloud: Cloud, stack: oci_stack.Stack, row: Any | None) -> None:
+    def _refuse_elsewhere(self, cloud: Cloud, stacks: list[oci_stack.Stack], row: Any | None) -> None:
         """A stack has one instance, in one place: a second one would bill beside it."""
         places = {
             (line["region"], line["compartment"]) for line in self.ledger.standing() if line["kind"] == "instance"
-        } - {(stack.region, stack.compartment)}
+        } - {(stack.region, stack.compartment) for stack in stacks}
         if row is None:  # only a launch could make a second one, and the ledger may be another controller's
-            others = [region for region in cloud.regions() if region != stack.region]
+            stack, here = stacks[0], {stack.region for stack in stacks}
+            others = [region for region in cloud.regions() if region not in here]
             places |= {(region, stack.compartment) for region in others if stack.elsewhere(region)}
         for region, compartment in places:
             raise OciError(
-                f"The stack {stack.name} has an instance in {region}, compartment {compartment}: "
+                f"The stack {stacks[0].name} has an instance in {region}, compartment {compartment}: "
                 "destroy it first, or choose another name for a second one."
             )
 
@@ -634,48 +817,185 @@ class Manager:
             stack_tags.EXPIRES: life["expires"],
         }
 
-    def _launch(
-        self,
-        stack: oci_stack.Stack,
-        wish: oci_launch.Wish,
-        choice: oci_launch.Choice,
-        login: str,
-        subnet: str | None,
-        group: str | None,
-        public: bool,
-    ) -> Any | None:
+    # -- the launch ------------------------------------------------------------------------------------
+
+    def _make(
+        self, stacks: list[oci_stack.Stack], wish: oci_launch.Wish, network: oci_stack.Network, login: str
+    ) -> tuple[oci_stack.Stack, Any] | None:
+        """Launch the first try of the plan that Oracle does not refuse; None in check mode."""
+        cloud, compartment, by_region = (
+            stacks[0].cloud,
+            stacks[0].compartment,
+            {stack.region: stack for stack in stacks},
+        )
+        makes = ["instance", "boot_volume", *stacks[0].missing(network)]
+        plan = oci_plan.make_plan(cloud, compartment, list(by_region), wish, self.ledger, self.params["hours"], makes)
+        for line in plan.lines():
+            self.progress.say(line)
+        self.plan = plan.as_data()
+        if not plan.possible():
+            raise OciError(plan.refusal())
+        self._repeat_first(plan)
+        oci_stack.check_overlap(stacks[0], network)
+        if not self.params["ssh_sources"]:
+            network.ssh_sources = [self._own_address()]
+        parts: dict[str, tuple[str | None, str | None]] = {}
+
+        def launch(candidate: oci_launch.Candidate) -> tuple[oci_stack.Stack, Any]:
+            stack = by_region[candidate.region]
+            stack.deadline = time.monotonic() + self.params["wait_s"]
+            try:
+                if stack.region not in parts:
+                    parts[stack.region] = self._make_network(stack, replace(network))
+            except OciError as error:
+                if not error.limit:  # the next try would need the same network
+                    raise
+                raise oci_launch.LaunchRefusedError("limit", str(error)) from None
+            try:
+                row = self._launch(stack, wish, candidate, login, *parts[stack.region])
+            except OciError as error:
+                kind = oci_launch.refusal(error)
+                if not kind:
+                    raise
+                raise oci_launch.LaunchRefusedError(kind, _refused(candidate, kind, error)) from None
+            return stack, self._until_running(stack, row)
+
+        if self.check_mode:
+            first = plan.possible()[0]
+            stack = by_region[first.region]
+            self._make_network(stack, network)
+            self._show_launch(stack, wish, first)
+            self.before, self.after = stack.before, stack.after
+            return None
+        try:
+            made: tuple[oci_stack.Stack, Any] = oci_failover.launch_first(
+                plan, launch, self.params["capacity_wait_s"], self.progress
+            )
+        except OciError as error:
+            self._give_up(stacks, error)
+            raise
+        finally:
+            self.plan = plan.as_data()
+        return made
+
+    def _repeat_first(self, plan: oci_plan.Plan) -> None:
+        """A launch whose answer never came is asked for again before any other: its token makes it one."""
+        intent = self.ledger.open_intents().get("instance", {})
+        plan.candidates.sort(key=lambda row: (row.region, row.what) != (intent.get("region"), intent.get("what")))
+
+    def _make_network(self, stack: oci_stack.Stack, network: oci_stack.Network) -> tuple[str | None, str | None]:
+        self.warnings += stack.keep_network(network)
+        self._live(stack, launching=not stack.found["instance"])
+        return stack.make_network(network)
+
+    def _show_launch(self, stack: oci_stack.Stack, wish: oci_launch.Wish, candidate: oci_launch.Candidate) -> None:
+        assert candidate.choice is not None
         shown = {
-            "shape": wish.shape,
-            **(choice.shape_config or {}),
+            "shape": candidate.shape,
+            **(candidate.choice.shape_config or {}),
+            **({"preemptible": True} if candidate.preemptible else {}),
             "boot_volume": f"{wish.boot_volume_gb} GB with {wish.boot_volume_vpus} VPUs per GB",
-            "image": choice.image_id,
-            "region": stack.region,
-            "availability_domain": choice.availability_domain,
+            "image": candidate.choice.image_id,
+            "region": candidate.region,
+            "availability_domain": candidate.domain,
             "state": "RUNNING",
         }
         stack.show("boot_volume", None, "tagged")
         stack.show("host_key", None, "rotated" if self.params["wait_for_ssh"] else "first")
-        if not stack.show("instance", None, shown) or subnet is None or group is None:
-            return None
+        stack.show("instance", None, shown)
+
+    def _launch(
+        self,
+        stack: oci_stack.Stack,
+        wish: oci_launch.Wish,
+        candidate: oci_launch.Candidate,
+        login: str,
+        subnet: str | None,
+        group: str | None,
+    ) -> Any:
+        """Ask for the instance; return it as Oracle accepted it."""
+        assert candidate.choice is not None
+        self._show_launch(stack, wish, candidate)
         alias = stack_tags.alias(stack.tags)
         key_path = self.folder / f"host_key-{stack.tags[stack_tags.RUN]}"
         host_key = first_contact.make_key(key_path, alias)
         data = first_contact.user_data(key_path.read_text(encoding="utf-8"), host_key, self.params["cloud_config"])
         tags = {
             **stack.tags,
-            stack_tags.USER: choice.user,
+            stack_tags.USER: candidate.choice.user,
             stack_tags.HOST_KEY: stack_tags.host_key_tag("first", [first_contact.public_key(host_key)]),
         }
         self._pin(tags)
         login = login or first_contact.make_key(self.folder / "id_ed25519", f"faceswap-oci {stack.name}")
-        details = oci_launch.launch_details(
-            wish, choice, subnet, [group], public, {"ssh_authorized_keys": login, "user_data": data}
+        vnic = models.CreateVnicDetails(
+            display_name=stack.name,
+            subnet_id=subnet,
+            nsg_ids=[group],
+            assign_public_ip=not stack.found["subnet"][0].prohibit_public_ip_on_vnic,
+            skip_source_dest_check=False,
+            freeform_tags=stack.tags,
         )
+        metadata = {"ssh_authorized_keys": login, "user_data": data}
+        details = oci_launch.launch_details(wish, candidate, vnic, metadata)
         details.compartment_id = stack.compartment
-        details.display_name = details.create_vnic_details.display_name = stack.name
-        details.freeform_tags, details.create_vnic_details.freeform_tags = tags, stack.tags
-        row = stack.create("instance", stack.cloud.compute(stack.region).launch_instance, details)
-        return stack.wait("instance", row.id, ["RUNNING"])
+        details.display_name = stack.name
+        details.freeform_tags = tags
+        launch = stack.cloud.compute(stack.region).launch_instance
+        return stack.create("instance", launch, details, candidate.what)
+
+    def _until_running(self, stack: oci_stack.Stack, row: Any) -> Any:
+        """Wait for an instance that is PROVISIONING; one whose launch fails is removed. Raises LaunchRefusedError."""
+        began, pause = time.monotonic(), 0.1
+        get_instance = stack.cloud.compute(stack.region).get_instance
+        while row.lifecycle_state != "RUNNING":
+            dead = row.lifecycle_state in oci_stack.DEAD
+            waited = time.monotonic() - began
+            fault = stack.launch_fault(row.id) if dead or waited > _FAULTLESS_S else None
+            if dead or fault:
+                stack.discard(row)
+                raise oci_launch.LaunchRefusedError(
+                    "capacity" if fault and "capacity" in fault.lower() else "died",
+                    f"The launch of {row.shape} in {row.availability_domain} was accepted, and then failed "
+                    f"({fault or 'Oracle gives no reason'}): nothing is left of it, so try again or elsewhere.",
+                )
+            if time.monotonic() >= stack.deadline:
+                raise OciError(
+                    f"The instance {row.id} is still {row.lifecycle_state}, not RUNNING: run the same again to go on "
+                    "waiting (wait_s says for how long), or destroy it."
+                )
+            self.progress.now(f"{row.shape} in {row.availability_domain} is {row.lifecycle_state}, {clock(waited)}")
+            time.sleep(pause)
+            pause = min(1.5 * pause, 5.0)
+            row = stack.cloud.call(get_instance, row.id)
+        self.progress.say(f"{row.shape} in {row.availability_domain} is RUNNING")
+        return row
+
+    def _give_up(self, stacks: list[oci_stack.Stack], error: OciError) -> None:
+        """After a launch that came to nothing, leave nothing: the network was made for it alone."""
+        cause = "as long as the cause lasts, nothing can be removed"
+        if not error.unknown and error.status != 401 and "instance" not in self.ledger.open_intents():
+            try:
+                for stack in stacks:
+                    stack.look(["instance"])
+                    if stack.found["instance"]:
+                        return
+                    stack.remove(oci_stack.NETWORK)
+                if not self.ledger.standing():
+                    self._forget()
+                return
+            except OciError as second:
+                cause = str(second).rstrip(".")
+        if self.ledger.standing() or self.ledger.open_intents():
+            self.warnings.append(
+                f"Parts of the stack {self.params['name']} may be left ({cause}): run the same again, or destroy it."
+            )
+
+    def _leave(self, stack: oci_stack.Stack) -> None:
+        """Remove what an earlier launch left in a region in which the instance is not."""
+        if not any(stack.found[kind] for kind in oci_stack.NETWORK):
+            return
+        if stack.show(f"network in {stack.region}", "left over", None):
+            stack.remove(oci_stack.NETWORK)
 
     def _running(self, stack: oci_stack.Stack, row: Any) -> Any:
         state = row.lifecycle_state
@@ -772,11 +1092,17 @@ class Manager:
     def _pin(self, tags: dict[str, str]) -> None:
         write_file(self.known_hosts, "".join(f"{line}\n" for line in stack_tags.known_hosts_lines(tags)))
 
+    def _plan_of_what_stands(self, stack: oci_stack.Stack, row: Any) -> None:
+        volume = next(iter(stack.boot_volumes(row)), None)
+        self.plan = {"lines": oci_plan.standing_lines(row, oci_prices.read_prices(), volume), "tries": []}
+
     def _warn_of_differences(self, row: Any, wish: oci_launch.Wish) -> None:
-        differences: list[tuple[str, Any, Any]] = [("shape", row.shape, wish.shape)]
+        differences: list[tuple[str, Any, Any]] = []
+        if row.shape not in wish.shapes:
+            differences.append(("shape", row.shape, " or ".join(wish.shapes)))
         if wish.image_id:
             differences.append(("image_id", row.image_id, wish.image_id))
-        if row.shape_config:
+        if row.shape_config and row.shape.endswith(".Flex"):
             differences += [
                 (name, there, asked)
                 for name, there, asked in (
@@ -785,8 +1111,9 @@ class Manager:
                 )
                 if asked
             ]
-        if wish.availability_domain and not row.availability_domain.endswith(wish.availability_domain):
-            differences.append(("availability_domain", row.availability_domain, wish.availability_domain))
+        if wish.availability_domains and not row.availability_domain.endswith(tuple(wish.availability_domains)):
+            wanted = " or ".join(wish.availability_domains)
+            differences.append(("availability_domain", row.availability_domain, wanted))
         for name, there, asked in differences:
             if there != asked:
                 self.warnings.append(
@@ -814,6 +1141,18 @@ class Manager:
             "private_key_file": self._private_key_file(),
             "expires": tags.get(stack_tags.EXPIRES, ""),
         }
+
+
+def _refused(candidate: oci_launch.Candidate, kind: str, error: OciError) -> str:
+    """Oracle's refusal of a try, as a sentence."""
+    where = f"{candidate.shape} in {candidate.domain}"
+    if kind == "capacity":
+        return f"Oracle is out of capacity for {where}."
+    if kind == "not_preemptible":
+        return f"Oracle does not launch {where} as preemptible ({error}): leave preemptible out, or choose another."
+    if kind == "not_found":
+        return f"Oracle offers {candidate.shape}, and then does not find it: {error}"
+    return str(error)
 
 
 def _state(row: Any, state: str) -> dict[str, str]:
@@ -847,8 +1186,10 @@ def main() -> None:
         )
     for warning in manager.warnings:
         module.warn(warning)
+    if manager.plan:
+        result["plan"] = manager.plan
     if failure:
-        module.fail_json(msg=failure, resources=_resources(manager.ledger))
+        module.fail_json(msg=failure, resources=_resources(manager.ledger), **result)
     difference = {"before": manager.before, "after": manager.after}
     changed = manager.before != manager.after
     module.exit_json(changed=changed, diff=difference, resources=_resources(manager.ledger), **result)

@@ -3,6 +3,7 @@ import email.utils
 import json
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +48,17 @@ def config(tmp_path: Path, key: Path) -> dict[str, object]:
 def test_a_whole_profile_signs_in_without_a_request(tmp_path: Path, config: dict[str, object]) -> None:
     cloud = oci_client.connect(profile(tmp_path / "config", **config), "DEFAULT", "api_key", "eu-frankfurt-1")
     assert (cloud.tenancy, cloud.region) == (TENANCY, "eu-frankfurt-1")
+
+
+def test_a_region_has_one_client_of_each_kind_however_many_threads_ask(
+    tmp_path: Path, config: dict[str, object]
+) -> None:
+    cloud = oci_client.connect(profile(tmp_path / "config", **config), "DEFAULT", "api_key", None)
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(client) for client in pool.map(cloud.limits, ["eu-frankfurt-1"] * 8)}) == 1
+    assert type(cloud.limits("eu-frankfurt-1")).__name__ == "LimitsClient"
+    assert type(cloud.work_requests("eu-frankfurt-1")).__name__ == "WorkRequestClient"
+    assert cloud.limits("us-ashburn-1") is not cloud.limits("eu-frankfurt-1")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +159,13 @@ def test_a_clock_that_is_off_is_seen_in_the_answer() -> None:
         ("instance_action", "manage instances in compartment <your compartment>"),
         ("get_vnic", "use vnics in compartment <your compartment>"),
         ("list_region_subscriptions", "inspect tenancies in tenancy"),
+        ("list_limit_definitions", "inspect resource-availability in tenancy"),
+        ("list_limit_values", "inspect resource-availability in tenancy"),
+        ("get_resource_availability", "read resource-availability in tenancy"),
+        ("create_compute_capacity_report", "manage compute-capacity-reports in tenancy"),
+        ("list_work_requests", "manage instances in compartment <your compartment>"),
+        ("list_work_request_errors", "manage instances in compartment <your compartment>"),
+        ("get_work_request", "manage instances in compartment <your compartment>"),
     ],
 )
 def test_the_policy_that_allows_a_call(method: str, expected: str) -> None:

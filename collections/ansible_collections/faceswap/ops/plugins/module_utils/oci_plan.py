@@ -1,0 +1,413 @@
+# Copyright: the faceswap-oci maintainers
+# MIT License (see LICENSE)
+"""What a launch would be, before money is spent: every try in its order, its price, its limits, what forbids it.
+
+Only asks. What Oracle says for certain (no such shape, a limit) rules a try out; what it guesses (the capacity
+report) does not: the report has been wrong both ways, so it ranks the tries and the launch decides.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ansible_collections.faceswap.ops.plugins.module_utils import oci_launch
+from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import Cloud, OciError, models
+from ansible_collections.faceswap.ops.plugins.module_utils.oci_launch import Candidate, Choice, Wish
+from ansible_collections.faceswap.ops.plugins.module_utils.oci_limits import (
+    Limit,
+    Limits,
+    exhausted,
+    needed,
+    suffices,
+)
+from ansible_collections.faceswap.ops.plugins.module_utils.oci_prices import Prices, read_prices
+from ansible_collections.faceswap.ops.plugins.module_utils.oci_stack import words
+from ansible_collections.faceswap.ops.plugins.module_utils.progress import clock
+from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger
+
+COMPUTE = "compute"  # the service of the limits that a shape counts against
+
+_CAPACITY = {  # of the capacity report, in the words of the table
+    "AVAILABLE": "free",
+    "OUT_OF_HOST_CAPACITY": "full",
+    "HARDWARE_NOT_SUPPORTED": "none here",
+    "": "unknown",
+}
+_AT_ONCE = 6  # requests; each takes a fifth of a second on a real line, and a plan has dozens
+
+
+_GPU_ACCOUNT = "with Pay As You Go or credits, once Oracle has raised the limit; never with Free Tier"
+_ACCOUNTS = {  # by the SDK's Shape.billing_type
+    "ALWAYS_FREE": "with every account, Always Free",
+    "LIMITED_FREE": "with every account, free up to an allowance",
+    "PAID": "with Pay As You Go or credits, a trial's too",
+}
+
+
+@dataclass
+class Plan:
+    """All tries in their order; `makes` are the kinds of what the first of them would make.
+
+    `notes` are sentences on what could not be had as asked, or not be read.
+    """
+
+    makes: list[str]
+    candidates: list[Candidate]
+    hours: int
+    prices: Prices
+    notes: list[str]
+
+    def possible(self) -> list[Candidate]:
+        """The tries that nothing forbids."""
+        return [candidate for candidate in self.candidates if not candidate.verdict]
+
+    def refusal(self, waited_s: float = 0) -> str:
+        """Why nothing of it can be launched, in one sentence that names each cause with its remedy."""
+        causes = {row.why: row.verdict for row in self.candidates}
+        whys = [why for why in self._whys() if causes[why] != "capacity"]
+        if full := [row for row in self.candidates if row.verdict == "capacity"]:
+            shapes = ", ".join(dict.fromkeys(row.shape for row in full))
+            places = ", ".join(dict.fromkeys(row.domain for row in full))
+            since, wait = (f", and was for {clock(waited_s)}", "wait longer") if waited_s else ("", "wait for one")
+            whys.append(
+                f"Oracle is out of capacity for {shapes} in {places}{since}: name further shapes, "
+                f"availability_domains or regions, or let it {wait} (capacity_wait_s)."
+            )
+        if len(whys) == 1:
+            return whys[0]
+        return f"Nothing can be launched: {'; '.join(why.rstrip('.') for why in whys)}."
+
+    def as_data(self) -> dict[str, Any]:
+        """The plan for programs, as the module's RETURN tells."""
+        return {
+            "lines": self.lines(),
+            "makes": self.makes,
+            "hours": self.hours,
+            "currency": "USD",
+            "prices": self.prices.source,
+            "notes": self.notes,
+            "tries": [_as_data(row, self.hours) for row in self.candidates],
+        }
+
+    def lines(self) -> list[str]:
+        """The plan for people: what would be made, a table of the tries, and below it what is to be said of them."""
+        rows: list[tuple[str, ...]] = [
+            ("try", "shape", "where", "USD/h", f"USD for {self.hours} h", "limit: needed of left", "capacity")
+        ]
+        number = 0
+        for row in self.candidates:
+            number += not row.verdict
+            rows.append(("-" if row.verdict else str(number), *self._cells(row)))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        table = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        images = ", ".join(dict.fromkeys(row.choice.image for row in self.candidates if row.choice)) or "none"
+        accounts: dict[str, dict[str, None]] = {}
+        for row in self.candidates:
+            if row.offered:
+                accounts.setdefault(account(row.offered), {})[row.shape] = None
+        return [
+            f"To be made: {', '.join(map(words, self.makes))}. Image: {images}.",
+            *table,
+            f"With the boot volume, by {self.prices.source}, without tax, discounts and free allowances.",
+            "Capacity is what Oracle reports: advice, the launch decides.",
+            *(f"{', '.join(shapes)}: {who}." for who, shapes in accounts.items()),
+            *self._whys(),
+            *self.notes,
+        ]
+
+    def _cells(self, row: Candidate) -> tuple[str, ...]:
+        shape = row.shape + (" preemptible" if row.preemptible else "")
+        state = row.verdict.replace("_", " ") or _CAPACITY.get(row.capacity, row.capacity)
+        if not row.offered:
+            return (shape, row.domain, "", "", "", state)
+        money = ("?", "?") if row.hourly is None else (f"{row.hourly:.2f}", f"{row.hourly * self.hours:.2f}")
+        limits = [
+            f"{limit.name}: {need:g} of {_left(limit)}" for limit, need in row.limits if limit.service == COMPUTE
+        ]
+        return (shape, row.domain, *money, ", ".join(limits), state)
+
+    def _whys(self) -> list[str]:
+        """The sentences on what is ruled out; that a shape is had here and not there is in the table."""
+        had = {row.shape for row in self.candidates if row.offered}
+        rows = [
+            row
+            for row in self.candidates
+            if row.shape not in had or row.verdict not in ("not_offered", "wrong_region")
+        ]
+        return list(dict.fromkeys(row.why for row in rows if row.why))
+
+
+def make_plan(
+    cloud: Cloud,
+    compartment: str,
+    regions: Sequence[str],
+    wish: Wish,
+    ledger: Ledger,
+    hours: int,
+    makes: list[str],
+) -> Plan:
+    """Find out about every try: for each region each shape, for each shape each availability domain.
+
+    Raises OciError for what another wish mends whatever Oracle has, and where Oracle does not answer at all.
+    """
+    notes: list[str] = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        reading = pool.submit(read_prices)
+        offers = {region: _offers(cloud, region, compartment, pool) for region in regions}
+        candidates = _candidates(offers, wish)
+        offered = [row for row in candidates if row.offered]
+        for row in offered:
+            oci_launch.check_size(row.offered, wish)
+        reports = [pool.submit(_report, cloud, rows, wish) for rows in _by_domain(offered)]
+        limits = Limits(cloud)
+        read = [pool.submit(_read_limits, limits, compartment, wish, "vcn" in makes, row) for row in offered]
+        _choose(cloud, compartment, wish, ledger, offered)  # here, for it writes to the ledger
+        notes += [note for report in reports if (note := report.result())]
+        for job in read:
+            job.result()
+        prices = reading.result()
+    _judge_offers(cloud, compartment, offers, candidates, prices)
+    for row in offered:
+        _price(row, wish, prices, notes)
+    _judge_limits(offered, notes)
+    if not wish.availability_domains:  # nobody's order: what is reported full comes last among its like
+        first = {(row.region, row.shape): place for place, row in reversed(list(enumerate(candidates)))}
+        candidates.sort(key=lambda row: (first[row.region, row.shape], row.capacity == "OUT_OF_HOST_CAPACITY"))
+    return Plan(makes, candidates, hours, prices, list(dict.fromkeys(notes)))
+
+
+def _offers(cloud: Cloud, region: str, compartment: str, pool: ThreadPoolExecutor) -> dict[str, dict[str, Any]]:
+    """The shapes (by name) that each availability domain of a region offers to the tenancy."""
+    domains = [row.name for row in cloud.listing(cloud.identity(region).list_availability_domains, cloud.tenancy)]
+    client = cloud.compute(region)
+
+    def shapes(domain: str) -> dict[str, Any]:
+        rows = cloud.listing(client.list_shapes, compartment, availability_domain=domain)
+        return {row.shape: row for row in rows}
+
+    return dict(zip(domains, pool.map(shapes, domains), strict=True))
+
+
+def _candidates(offers: dict[str, dict[str, dict[str, Any]]], wish: Wish) -> list[Candidate]:
+    # People write AD-2 for what Oracle calls Uocm:US-ASHBURN-AD-2.
+    domains = {region: list(offer) for region, offer in offers.items()}
+    for name in wish.availability_domains:
+        if not any(domain.endswith(name) for known in domains.values() for domain in known):
+            there = ", ".join(domain for known in domains.values() for domain in known)
+            raise OciError(f"There is no availability domain {name} in {', '.join(domains)}, but {there}.")
+    if wish.availability_domains:
+        domains = {
+            region: [domain for name in wish.availability_domains for domain in known if domain.endswith(name)]
+            for region, known in domains.items()
+        }
+    return [
+        Candidate(region, domain, shape, offers[region][domain].get(shape))
+        for region, known in domains.items()
+        for shape in wish.shapes
+        for domain in known
+    ]
+
+
+def _by_domain(rows: Iterable[Candidate]) -> list[list[Candidate]]:
+    groups: dict[str, list[Candidate]] = {}
+    for row in rows:
+        groups.setdefault(row.domain, []).append(row)
+    return list(groups.values())
+
+
+def _judge_offers(
+    cloud: Cloud,
+    compartment: str,
+    offers: dict[str, dict[str, dict[str, Any]]],
+    candidates: list[Candidate],
+    prices: Prices,
+) -> None:
+    """Tell apart why a shape is not offered: here, anywhere, or not at all."""
+    elsewhere: dict[str, set[str]] = {}
+    for row in candidates:
+        if row.offered:
+            continue
+        offer = offers[row.region]
+        if there := [domain for domain, shapes in offer.items() if row.shape in shapes]:
+            row.rule_out(
+                "not_offered",
+                f"The shape {row.shape} is not offered in {row.domain}, but in {', '.join(there)}: name one of these "
+                "in availability_domains, or none.",
+            )
+            continue
+        if not elsewhere:  # one request a region, and only for what is not to be had here
+            for region in cloud.regions():
+                client = cloud.compute(region)
+                elsewhere[region] = {shape.shape for shape in cloud.listing(client.list_shapes, compartment)}
+        _judge_absence(row, offer, elsewhere, prices)
+
+
+def _judge_absence(
+    row: Candidate, offer: dict[str, dict[str, Any]], elsewhere: dict[str, set[str]], prices: Prices
+) -> None:
+    if there := [region for region, shapes in elsewhere.items() if row.shape in shapes]:
+        row.rule_out(
+            "wrong_region",
+            f"The region {row.region} does not offer the shape {row.shape}, but {' and '.join(there)}: add one to "
+            "regions.",
+        )
+    elif row.shape in prices.shapes:
+        row.rule_out(
+            "not_entitled",
+            f"The tenancy is not entitled to the shape {row.shape}: Oracle sells it, and offers it to you in none of "
+            f"your regions ({', '.join(elsewhere)}); upgrade to Pay As You Go if the account is a Free Tier one, "
+            "subscribe to a region that has it, or ask Oracle for it (docs/oci-setup.md, 'Limits').",
+        )
+    else:
+        known = {*prices.shapes, *(name for shapes in offer.values() for name in shapes)}
+        near = difflib.get_close_matches(row.shape, sorted(known), 3, 0.6)
+        row.rule_out(
+            "unknown_shape",
+            f"The shape {row.shape} is not offered to this tenancy in {', '.join(offer)}, and no price list knows it"
+            + (f"; near it are {', '.join(near)}" if near else "")
+            + ": check its name.",
+        )
+
+
+def _choose(cloud: Cloud, compartment: str, wish: Wish, ledger: Ledger, offered: list[Candidate]) -> None:
+    """The image is the region's, so one search serves all its domains."""
+    choices: dict[tuple[str, str], Choice | OciError] = {}
+    for row in offered:
+        place = (row.region, row.shape)
+        if place not in choices:
+            try:
+                choices[place] = oci_launch.choose(cloud, row.region, compartment, row.offered, wish, ledger)
+            except OciError as error:
+                choices[place] = error
+        found = choices[place]
+        if isinstance(found, OciError):
+            row.rule_out("no_image", str(found))
+        else:
+            row.choice = found
+
+
+def _report(cloud: Cloud, rows: list[Candidate], wish: Wish) -> str:
+    """Fill in what Oracle reports of the capacity in one domain; return a sentence if it says nothing."""
+    details = models.CreateComputeCapacityReportDetails(
+        compartment_id=cloud.tenancy,  # always the root one (API reference)
+        availability_domain=rows[0].domain,
+        shape_availabilities=[
+            models.CreateCapacityReportShapeAvailabilityDetails(
+                instance_shape=row.shape,
+                instance_shape_config=(
+                    models.CapacityReportInstanceShapeConfig(ocpus=wish.ocpus, memory_in_gbs=wish.memory_gb)
+                    if oci_launch.is_flexible(row.offered)
+                    else None
+                ),
+            )
+            for row in rows
+        ],
+    )
+    try:
+        report = cloud.call(cloud.compute(rows[0].region).create_compute_capacity_report, details)
+    except OciError as error:
+        return f"No capacity report: {error}"
+    found = {entry.instance_shape: entry.availability_status or "" for entry in report.shape_availabilities}
+    for row in rows:
+        row.capacity = found.get(row.shape, "")
+    return ""
+
+
+def _read_limits(limits: Limits, compartment: str, wish: Wish, new_vcn: bool, row: Candidate) -> None:
+    assert row.offered is not None
+    flexible = oci_launch.is_flexible(row.offered)
+    ocpus, memory = (wish.ocpus, wish.memory_gb) if flexible else (row.offered.ocpus, row.offered.memory_in_gbs)
+    wanted = [
+        (COMPUTE, name, needed(name, ocpus or 0, memory or 0, row.offered.gpus or 0))
+        for name in row.offered.quota_names or []
+    ]
+    wanted.append(("block-storage", "total-storage-gb", float(wish.boot_volume_gb)))
+    if new_vcn:
+        wanted.append(("vcn", "vcn-count", 1.0))
+    for service, name, amount in wanted:
+        row.limits.append((limits.of(row.region, service, name, row.domain, compartment, amount), amount))
+
+
+def _judge_limits(offered: list[Candidate], notes: list[str]) -> None:
+    """Rule out what a limit does not allow; one sentence for all the domains in which it is the same."""
+    short: dict[tuple[Limit, float], list[Candidate]] = {}
+    for row in offered:
+        for limit, amount in row.limits:
+            if limit.unreadable:
+                notes.append(limit.unreadable)
+            if suffices(limit, amount) is False:
+                short.setdefault((replace(limit, domain=""), amount), []).append(row)
+    for (limit, amount), rows in short.items():
+        domains = ", ".join(dict.fromkeys(row.domain for row in rows)) if limit.scope == "AD" else ""
+        for row in rows:
+            if not row.verdict:
+                row.rule_out("limit", exhausted(replace(limit, domain=domains), amount))
+
+
+def _price(row: Candidate, wish: Wish, prices: Prices, notes: list[str]) -> None:
+    assert row.offered is not None
+    if wish.preemptible:
+        row.preemptible = prices.allows_preemptible(row.shape) is not False
+        if not row.preemptible:
+            notes.append(f"The shape {row.shape} cannot be preemptible: it is launched, and billed, on demand.")
+    hourly = prices.hourly(row.shape, wish.ocpus, wish.memory_gb, row.offered.gpus or 0, row.preemptible)
+    volume = prices.boot_volume(wish.boot_volume_gb, wish.boot_volume_vpus)
+    row.hourly = None if hourly is None or volume is None else hourly + volume
+
+
+def account(shape: Any) -> str:
+    """Which kinds of account can run a shape (the SDK's Shape)."""
+    return _GPU_ACCOUNT if shape.gpus else _ACCOUNTS.get(shape.billing_type, "every account that Oracle lets have it")
+
+
+def _left(limit: Limit) -> str:
+    return "?" if limit.available is None else f"{limit.available:g}"
+
+
+def _as_data(row: Candidate, hours: int) -> dict[str, Any]:
+    return {
+        "shape": row.shape,
+        "region": row.region,
+        "availability_domain": row.domain,
+        "preemptible": row.preemptible,
+        "verdict": row.verdict or "possible",
+        "why": row.why,
+        "usd_per_hour": None if row.hourly is None else round(row.hourly, 4),
+        "usd": None if row.hourly is None else round(row.hourly * hours, 2),
+        "capacity": row.capacity,
+        "account": account(row.offered) if row.offered else "",
+        "image": row.choice.image if row.choice else "",
+        "limits": [
+            {
+                "service": limit.service,
+                "name": limit.name,
+                "scope": limit.scope,
+                "region": limit.region,
+                "availability_domain": limit.domain,
+                "used": limit.used,
+                "available": limit.available,
+                "quota": limit.quota,
+                "needed": need,
+            }
+            for limit, need in row.limits
+        ],
+    }
+
+
+def standing_lines(row: Any, prices: Prices, boot_volume: Any | None) -> list[str]:
+    """What there is already (the SDK's Instance and BootVolume), for people."""
+    config = row.shape_config
+    preemptible = row.preemptible_instance_config is not None
+    hourly = prices.hourly(row.shape, config.ocpus, config.memory_in_gbs, config.gpus or 0, preemptible)
+    volume = prices.boot_volume(boot_volume.size_in_gbs, boot_volume.vpus_per_gb) if boot_volume else 0.0
+    money = "?" if hourly is None or volume is None else f"{hourly + volume:.2f}"
+    return [
+        f"It stands: {row.shape} in {row.availability_domain}, {row.lifecycle_state}, USD {money} an hour in use.",
+        f"With the boot volume, by {prices.source}, without tax, discounts and free allowances.",
+    ]
