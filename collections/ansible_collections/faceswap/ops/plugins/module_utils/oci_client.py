@@ -82,12 +82,17 @@ _POLICIES = tuple(
 
 
 class OciError(Exception):
-    """One sentence for the user; `status` and `code` are Oracle's, None and '' where it never answered."""
+    """One sentence for the user; `status`, `code` and `said` are Oracle's, None and '' where it never answered.
 
-    def __init__(self, sentence: str, status: int | None = None, code: str = "") -> None:
+    `unsure`: an earlier try of the same request got no clear answer, and may have been carried out.
+    """
+
+    def __init__(self, sentence: str, status: int | None = None, code: str = "", said: str = "") -> None:
         super().__init__(sentence)
         self.status = status
         self.code = code
+        self.said = said
+        self.unsure = False
 
     @property
     def not_found(self) -> bool:
@@ -118,13 +123,14 @@ class OciError(Exception):
 class Cloud:
     """A tenancy, signed in to. Clients are made on first use, one a service and region."""
 
-    def __init__(self, config: dict[str, Any], signer: Any, who: str) -> None:
+    def __init__(self, config: dict[str, Any], signer: Any, who: str, remedy: str) -> None:
         self.tenancy: str = config["tenancy"]
         self.region: str = config["region"]
         self._home: str = config.get("home") or config["region"]  # where the tenancy itself is asked about
         self._config = config
         self._signer = signer
         self._who = who  # for sentences: "profile DEFAULT of ~/.oci/config"
+        self._remedy = remedy  # where its signature is not accepted
         self._clients: dict[tuple[type, str], Any] = {}
 
     def compute(self, region: str) -> Any:
@@ -195,16 +201,21 @@ class Cloud:
         """
         waits = _waits()
         lost = 0
+        unsure = False
         while True:
             try:
                 return method(*args, **kwargs)
             except oci.exceptions.ServiceError as error:
-                wait = next(waits, None) if _may_pass(error) else None
+                refused = self._refused(error, method)
+                wait = next(waits, None) if _may_pass(refused) else None
                 if wait is None:
-                    raise self._refused(error, method) from None
+                    refused.unsure = unsure
+                    raise refused from None
+                unsure = unsure or refused.unknown
                 time.sleep(max(wait, _retry_after(error)))
             except (oci.exceptions.RequestException, oci.exceptions.ConnectTimeout, ConnectionError) as error:
                 lost += 1
+                unsure = True
                 if lost >= _CONNECTION_TRIES:
                     raise OciError(
                         f"Oracle Cloud cannot be reached ({_reason(error)}): check the network, HTTPS_PROXY, and "
@@ -237,7 +248,7 @@ class Cloud:
             )
         elif error.code in ("LimitExceeded", "QuotaExceeded"):
             sentence = f"A limit of the tenancy is reached: {said} ({SETUP}, 'Limits', says where to ask for more.)"
-        return OciError(sentence, error.status, str(error.code))
+        return OciError(sentence, error.status, str(error.code), said)
 
     def _not_signed_in(self, error: Any, client: Any) -> str:
         region = next(region for (_, region), known in self._clients.items() if known is client)
@@ -247,11 +258,7 @@ class Cloud:
                 f"This machine's clock is {abs(skew) / 60:.0f} minutes {'behind' if skew > 0 else 'ahead'}, and "
                 "Oracle refuses requests that are more than 5 minutes off: set the clock (timedatectl set-ntp true)."
             )
-        return (
-            f"Oracle did not accept the signature of {self._who} in {region}: check that its "
-            "user, tenancy and fingerprint are right, that the public half of its key is among the user's API keys, "
-            f"and that the tenancy is subscribed to the region ({SETUP}, 'API key')."
-        )
+        return f"Oracle did not accept the signature of {self._who} in {region}: {self._remedy}"
 
 
 def connect(config_file: str, profile: str, auth: str, region: str | None) -> Cloud:
@@ -281,13 +288,18 @@ def connect(config_file: str, profile: str, auth: str, region: str | None) -> Cl
     key = _private_key(Path(config["key_file"]).expanduser(), config.get("pass_phrase"), who)
     if auth == "security_token":
         token = _session_token(Path(config["security_token_file"]).expanduser(), profile)
-        return Cloud(config, oci.auth.signers.SecurityTokenSigner(token, key), who)
+        signer = oci.auth.signers.SecurityTokenSigner(token, key)
+        return Cloud(config, signer, who, f"its session has ended; {_new_session(profile)}, and the same again.")
     _check_fingerprint(key, config["fingerprint"], who)
     try:
         oci.config.validate_config(config)
     except oci.exceptions.InvalidConfig as error:
         raise OciError(f"The {who} is not valid: {error.args[0]} ({SETUP} shows a valid one).") from None
-    return Cloud(config, None, who)
+    remedy = (
+        "check that its user, tenancy and fingerprint are right, that the public half of its key is among the user's "
+        f"API keys, and that the tenancy is subscribed to the region ({SETUP}, 'API key')."
+    )
+    return Cloud(config, None, who, remedy)
 
 
 def as_dict(details: Any) -> Any:
@@ -371,11 +383,12 @@ def _session_token(path: Path, profile: str) -> str:
         ) from None
     if expires <= time.time():
         when = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        raise OciError(
-            f"The session token of profile {profile} expired at {when}: run "
-            f"'oci session refresh --profile {profile}' or 'oci session authenticate --profile-name {profile}'."
-        )
+        raise OciError(f"The session token of profile {profile} expired at {when}: {_new_session(profile)}.")
     return token
+
+
+def _new_session(profile: str) -> str:
+    return f"run 'oci session refresh --profile {profile}' or 'oci session authenticate --profile-name {profile}'"
 
 
 def _instance_principal(region: str | None) -> Cloud:
@@ -388,13 +401,13 @@ def _instance_principal(region: str | None) -> Cloud:
         ) from None
     config = {"tenancy": signer.tenancy_id, "region": region or signer.region, "log_requests": False}
     _check_region(config["region"], "the instance")
-    return Cloud({**oci.config.DEFAULT_CONFIG, **config}, signer, "the instance principal")
+    remedy = f"check that the dynamic group still holds this instance ({SETUP}, 'Policy')."
+    return Cloud({**oci.config.DEFAULT_CONFIG, **config}, signer, "the instance principal", remedy)
 
 
-def _may_pass(error: Any) -> bool:
-    if error.status >= 500:
-        return "capacity" not in str(error.message).lower()
-    return bool(error.status == 429 or error.code == "IncorrectState")  # what it needs is not AVAILABLE yet
+def _may_pass(error: OciError) -> bool:
+    """Whether another try may be answered better; IncorrectState: what it needs is not AVAILABLE yet."""
+    return error.unknown or error.status == 429 or error.code == "IncorrectState"
 
 
 def _waits() -> Iterator[float]:

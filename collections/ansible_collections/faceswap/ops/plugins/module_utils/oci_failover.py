@@ -10,11 +10,14 @@ from typing import Any
 
 from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import OciError
 from ansible_collections.faceswap.ops.plugins.module_utils.oci_launch import Candidate, LaunchRefusedError
-from ansible_collections.faceswap.ops.plugins.module_utils.oci_limits import Limit
 from ansible_collections.faceswap.ops.plugins.module_utils.oci_plan import Plan
 from ansible_collections.faceswap.ops.plugins.module_utils.progress import clock
 from ansible_collections.faceswap.ops.plugins.module_utils.run_progress import RunProgress
 
+_LIMITS = {  # kinds of refusal, and whom to ask
+    "limit": "ask Oracle (docs/oci-setup.md, 'Limits')",
+    "quota": "raise the compartment's quota, which is your own (docs/oci-setup.md, 'A cap on costs')",
+}
 # Between two rounds: asking more often finds no host sooner, and Oracle answers with 429 to all that one does.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0
 
@@ -37,8 +40,8 @@ def launch_first(plan: Plan, launch: Callable[[Candidate], Any], wait_s: float, 
                 return launch(candidate)
             except LaunchRefusedError as refused:
                 tell(str(refused))
-                if refused.kind == "limit":
-                    limit_refused(plan.candidates, candidate, str(refused))
+                if refused.kind in _LIMITS:
+                    limit_refused(plan.candidates, candidate, refused)
                 else:
                     candidate.rule_out(refused.kind, str(refused))
         full = [candidate for candidate in plan.candidates if candidate.verdict == "capacity"]
@@ -52,28 +55,22 @@ def launch_first(plan: Plan, launch: Callable[[Candidate], Any], wait_s: float, 
             candidate.rule_out("", "")
 
 
-def limit_refused(candidates: Iterable[Candidate], refused: Candidate, answer: str) -> None:
-    """Oracle's answer to a launch names a limit or a quota: rule out every try that this rules out too.
+def limit_refused(candidates: Iterable[Candidate], first: Candidate, refused: LaunchRefusedError) -> None:
+    """The answer to a launch names a limit, or a quota of the tenancy's own: rule out each try that it rules out.
 
-    That is each one that needs at least as much of it at the same place: the domain, or the region where the limit
-    is one of the region. `answer` is Oracle's sentence.
+    That is what needs at least as much of it at the same place: the domain, or the region where the limit is one of
+    the region. `refused` says what Oracle said.
     """
-    refused.rule_out("limit", f"{answer.rstrip('.')} (that was {refused.what}).")
-    for limit, need in refused.limits:
-        if limit.name not in answer:
+    remedy = _LIMITS[refused.kind]
+    first.rule_out(refused.kind, f"Oracle refused {first.what} ({str(refused).rstrip('.')}): {remedy}.")
+    for limit, need in first.limits:
+        if limit.name not in str(refused):
             continue
-        why = _ask_for(limit, need, answer)
+        why = f"{limit.name} of service {limit.service} is exceeded in {limit.where}, says a launch: {remedy}"
         for row in candidates:
             mine = [amount for other, amount in row.limits if (other.name, other.where) == (limit.name, limit.where)]
-            if row is refused or (mine and mine[0] >= need and not row.verdict):
-                row.rule_out("limit", why)
-
-
-def _ask_for(limit: Limit, need: float, answer: str) -> str:
-    return (
-        f"{answer.rstrip('.')}: ask Oracle for {need:g} more of {limit.name}, service {limit.service}, in "
-        f"{limit.where} (docs/oci-setup.md, 'Limits'), or raise your own quota where that is what holds it back."
-    )
+            if row is first or (mine and mine[0] >= need and not row.verdict):
+                row.rule_out(refused.kind, f"{why}, for {need:g} more.")
 
 
 def _rest(seconds: float, deadline: float, progress: RunProgress) -> None:

@@ -13,7 +13,7 @@ from ansible_collections.faceswap.ops.plugins.module_utils.oci_limits import Lim
 from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger
 
 # Why a try is not made: what a launch may be answered (a limit is known before, too), and what is known before.
-REFUSALS = ("capacity", "limit", "not_found", "not_preemptible", "died")
+REFUSALS = ("capacity", "limit", "quota", "not_found", "not_preemptible", "died")
 VERDICTS = ("not_entitled", "unknown_shape", "wrong_region", "not_offered", "no_image", *REFUSALS)
 
 # The login that a platform image has (Oracle's documentation, 'Connecting to a Linux instance').
@@ -91,7 +91,7 @@ def refusal(error: OciError) -> str:
     if error.no_capacity:
         return "capacity"
     if error.limit:
-        return "limit"
+        return "quota" if error.code == "QuotaExceeded" else "limit"
     if error.not_found:  # Oracle says so, now and then, of a shape that it has offered a moment before
         return "not_found"
     if error.status == 400 and "preemptible" in str(error).lower():

@@ -25,6 +25,7 @@ ANYWHERE = "0.0.0.0/0"
 DEAD = ("TERMINATED", "TERMINATING", "FAULTY")  # lifecycle states in which a thing is no longer there to use
 GONE = ("TERMINATED",)  # and in which nothing is left of it
 _TCP, _ICMP = "6", "1"  # protocol numbers (IANA)
+LISTED_AFTER_S = 10  # after so long Oracle lists whatever it has accepted
 _CONFLICTS_END_S = 300  # a deletion that is refused for longer than this is held by something that stays
 
 
@@ -224,6 +225,8 @@ class Stack:
             try:
                 made = self.cloud.call(method, details, opc_retry_token=token)
             except OciError as error:
+                if error.unsure and (row := self._listed(kind)):
+                    return row
                 if not error.unknown:
                     self.ledger.failed(kind, f"{error.status} {error.code}")
                 # The token of a killed run, for something that was made and deleted since: ask anew.
@@ -233,6 +236,17 @@ class Stack:
                 self.ledger.made(kind, self.region, self.compartment, made.id)
                 return made
         raise AssertionError("unreachable")
+
+    def _listed(self, kind: str) -> Any | None:
+        """What an unanswered try has made after all, although the next try of the same request was refused."""
+        end = time.monotonic() + LISTED_AFTER_S
+        while True:
+            self.look([kind])
+            if self.found[kind]:
+                return self.found[kind][0]
+            if time.monotonic() >= end:
+                return None
+            time.sleep(0.5)
 
     def act(self, ocid: str, action: str) -> None:
         """Start or stop the instance; it is no fault if that is under way already."""

@@ -324,7 +324,8 @@ plan:
           description:
             - C(possible), or why it is ruled out. Known before are C(not_entitled), C(unknown_shape),
               C(wrong_region), C(not_offered) in this domain, C(no_image) and C(limit).
-            - What a launch was answered is C(capacity), C(limit), C(not_found), C(not_preemptible), or C(died).
+            - A launch may be answered with C(capacity), C(limit), C(quota), C(not_found) or C(not_preemptible), and
+              may be accepted and have C(died).
           type: str
         why:
           description: The verdict in a sentence with its remedy; empty for C(possible).
@@ -412,7 +413,6 @@ from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import STA
 from ansible_collections.faceswap.ops.plugins.module_utils.run_progress import RunProgress, progress_file
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC, and in the order of time when sorted as text
-_LISTED_AFTER_S = 10  # after so long Oracle lists whatever it has accepted
 _FAULTLESS_S = 1.0  # a launch that failed shows it by its state soon; only one that takes longer is looked into
 
 SPEC: dict[str, dict[str, Any]] = {
@@ -754,7 +754,7 @@ class Manager:
     def _settle(self, stacks: list[oci_stack.Stack], kinds: Iterable[str]) -> None:
         """Wait for what was asked for without an answer: if it exists, Oracle lists it before long."""
         kinds = [kind for kind in kinds if kind in self.ledger.open_intents()]
-        while kinds and (left := self.ledger.unsettled_s(_LISTED_AFTER_S)) > 0:
+        while kinds and (left := self.ledger.unsettled_s(oci_stack.LISTED_AFTER_S)) > 0:
             time.sleep(min(left, 0.5))
             for stack in stacks:
                 stack.look(kinds)
@@ -850,7 +850,7 @@ class Manager:
             except OciError as error:
                 if not error.limit:  # the next try would need the same network
                     raise
-                raise oci_launch.LaunchRefusedError("limit", str(error)) from None
+                raise oci_launch.LaunchRefusedError(oci_launch.refusal(error), error.said) from None
             try:
                 row = self._launch(stack, wish, candidate, login, *parts[stack.region])
             except OciError as error:
@@ -1146,6 +1146,8 @@ class Manager:
 def _refused(candidate: oci_launch.Candidate, kind: str, error: OciError) -> str:
     """Oracle's refusal of a try, as a sentence."""
     where = f"{candidate.shape} in {candidate.domain}"
+    if error.limit:
+        return error.said
     if kind == "capacity":
         return f"Oracle is out of capacity for {where}."
     if kind == "not_preemptible":

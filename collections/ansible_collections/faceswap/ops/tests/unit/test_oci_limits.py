@@ -78,7 +78,7 @@ class CloudWithDouble(oci_client.Cloud):
     """A tenancy whose limits service is a double."""
 
     def __init__(self, service: LimitsServiceDouble) -> None:
-        super().__init__({"tenancy": TENANCY, "region": REGION}, None, "profile DEFAULT")
+        super().__init__({"tenancy": TENANCY, "region": REGION}, None, "profile DEFAULT", "check it.")
         self._clients[LimitsServiceDouble, REGION] = service
 
     def limits(self, region: str) -> Any:
