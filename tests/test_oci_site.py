@@ -71,6 +71,19 @@ def test_check_mode_asks_and_makes_nothing(run: Run, cloud: EmulatedCloud) -> No
     assert standing(cloud) == Counter()
 
 
+def test_the_plan_is_a_table_for_people_and_makes_nothing(run: Run, cloud: EmulatedCloud) -> None:
+    shown = run("faceswap-oci", "run", "--tags", "plan")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    for part in ("To be made: instance, boot volume, VCN", "USD for 24 h", "gpu-a10-count: 1 of 4", "  48.14  "):
+        assert shown.stdout.count(part) >= 2, shown.stdout  # for each of the two
+    assert standing(cloud) == Counter()
+    cloud.scenarios("limit_zero")
+    refused = run("faceswap-oci", "run", "--tags", "plan")
+    cloud.scenarios()
+    assert refused.returncode == 1
+    assert re.search(r"The limit gpu-a10-count of service compute is 0 in us-ashburn-1.*ask Oracle", refused.stderr)
+
+
 def test_one_run_makes_the_instances_and_reaches_them(run: Run, cloud: EmulatedCloud) -> None:
     played = run("ansible-playbook", "site.yml", "--tags", "oci_instance,nvidia_cuda")
     assert played.returncode == 0, played.stdout + played.stderr
@@ -83,6 +96,9 @@ def test_one_run_makes_the_instances_and_reaches_them(run: Run, cloud: EmulatedC
     said = played.stdout.partition("TASK [nvidia_cuda : Say what was found]")[2]
     assert set(re.findall(r"^ok: \[(\w+)\]", said, re.M)) == {"studio", "berta"}
     assert standing(cloud)["instance"] == standing(cloud)["vcn"] == 2
+    for name in ("studio", "berta"):  # what went on meanwhile
+        assert f"\n{name}: Launching VM.GPU.A10.1 in Uocm:US-ASHBURN-AD-2\n" in played.stdout
+        assert f"\n{name}: VM.GPU.A10.1 in Uocm:US-ASHBURN-AD-2 is RUNNING\n" in played.stdout
 
 
 def test_a_later_stage_alone_finds_them_and_a_second_run_changes_nothing(run: Run, cloud: EmulatedCloud) -> None:
@@ -109,6 +125,7 @@ def test_the_wrapper_destroys_them(run: Run, cloud: EmulatedCloud) -> None:
     assert gone.returncode == 0, gone.stdout + gone.stderr
     assert standing(cloud) == Counter()
     for name in ("studio", "berta"):
+        assert f"  {name}: Removing 8 things of {name} in us-ashburn-1\n" in gone.stdout
         assert f"  0 things of {name} left in eu-frankfurt-1, us-ashburn-1, us-phoenix-1\n" in gone.stdout
     again = run("faceswap-oci", "destroy")  # where the inventory plugin finds nothing
     assert again.returncode == 0 and "\n0 changed\n" in again.stdout, again.stdout + again.stderr

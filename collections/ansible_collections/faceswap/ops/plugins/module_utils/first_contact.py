@@ -140,15 +140,21 @@ def user_data(private_key: str, public_line: str, cloud_config: Mapping[str, Any
 
 
 class Contact:
-    """The way to one machine. `options` are ssh's own, with the pin among them; `deadline` is monotonic time."""
+    """The way to one machine. `options` are ssh's own, with the pin among them; `deadline` is monotonic time.
 
-    def __init__(self, user: str, address: str, options: list[str], deadline: float) -> None:
+    `check_alive` is called now and then while nothing answers, and raises where nothing ever will.
+    """
+
+    def __init__(
+        self, user: str, address: str, options: list[str], deadline: float, check_alive: Callable[[], None]
+    ) -> None:
         self._target = f"{user}@{address}"
         self._address = address
         self._command = ["ssh", "-T", *options, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
         self._command += ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ControlMaster=no"]
         self._command += ["-o", "ControlPath=none", "-o", "LogLevel=ERROR"]
         self._deadline = deadline
+        self._check_alive = check_alive
 
     def rotate(self, publish: Callable[[str], None]) -> None:
         """Replace the host key in one connection.
@@ -252,6 +258,8 @@ class Contact:
                 socket.create_connection((self._address, 22), timeout=5).close()
                 return
             except OSError as error:
+                if wait > 1:  # it was not just booting
+                    self._check_alive()
                 if time.monotonic() >= self._deadline:
                     raise ContactError(
                         f"Nothing answers at {self._address} port 22 ({error.strerror or error}): look at the "

@@ -19,13 +19,12 @@ from typing import Any
 
 from ansible_collections.faceswap.ops.plugins.module_utils import stack_tags
 from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import Cloud, OciError, as_dict, models
-from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger
+from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import LISTED_AFTER_S, Ledger
 
 ANYWHERE = "0.0.0.0/0"
 DEAD = ("TERMINATED", "TERMINATING", "FAULTY")  # lifecycle states in which a thing is no longer there to use
 GONE = ("TERMINATED",)  # and in which nothing is left of it
 _TCP, _ICMP = "6", "1"  # protocol numbers (IANA)
-LISTED_AFTER_S = 10  # after so long Oracle lists whatever it has accepted
 _CONFLICTS_END_S = 300  # a deletion that is refused for longer than this is held by something that stays
 
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from typing import Any, Self
 from ansible_collections.faceswap.ops.plugins.module_utils.private_files import make_folder
 
 STATE_DIR = "~/.local/state/faceswap-oci/stacks"  # one folder a stack in it, unless the user says another
+LISTED_AFTER_S = 10  # after so long Oracle lists whatever it has accepted
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -109,12 +111,17 @@ class Ledger:
                 intents.clear()
         return intents
 
-    def unsettled_s(self, listed_after_s: float) -> float:
-        """For how many seconds more an open intent may stand for something that no listing shows yet."""
+    def unsettled_s(self, kinds: Collection[str], regions: Collection[str]) -> float:
+        """For how many seconds more an open intent may stand for something that Oracle does not list yet."""
         now = datetime.now(UTC)
-        asked = [datetime.strptime(line["at"], _TIME).replace(tzinfo=UTC) for line in self.open_intents().values()]
-        ages = [(now - at).total_seconds() for at in asked]
-        return max((listed_after_s - age for age in ages), default=0.0)
+        return max(
+            (
+                LISTED_AFTER_S - (now - datetime.strptime(line["at"], _TIME).replace(tzinfo=UTC)).total_seconds()
+                for kind, line in self.open_intents().items()
+                if kind in kinds and line["region"] in regions
+            ),
+            default=0.0,
+        )
 
     def made(self, kind: str, region: str, compartment: str, ocid: str) -> None:
         """Note what exists now: asked for by this run, or found by its tags or beside what was."""

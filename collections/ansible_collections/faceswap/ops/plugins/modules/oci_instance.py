@@ -382,7 +382,7 @@ import ipaddress
 import subprocess
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
@@ -581,6 +581,7 @@ class Manager:
                 self.ledger.made(row["kind"], stack.region, stack.compartment, row["id"])
             try:
                 if ours:
+                    self.progress.say(f"Removing {len(ours)} things of {stack.name} in {stack.region}")
                     stack.remove()
             except OciError as error:
                 faults.append(error)
@@ -718,7 +719,7 @@ class Manager:
         return [self._stack(cloud, region, self.params["compartment_id"]) for region in regions]
 
     def _find(
-        self, stacks: list[oci_stack.Stack], kinds: Iterable[str] = oci_stack.KINDS
+        self, stacks: list[oci_stack.Stack], kinds: Collection[str] = oci_stack.KINDS
     ) -> tuple[oci_stack.Stack, Any | None]:
         """The one with the instance, and the instance; the first one and None where there is none."""
         for stack in stacks:
@@ -751,14 +752,12 @@ class Manager:
                 return stack, None
         return stack, row
 
-    def _settle(self, stacks: list[oci_stack.Stack], kinds: Iterable[str]) -> None:
+    def _settle(self, stacks: list[oci_stack.Stack], kinds: Collection[str]) -> None:
         """Wait for what was asked for without an answer: if it exists, Oracle lists it before long."""
-        kinds = [kind for kind in kinds if kind in self.ledger.open_intents()]
-        while kinds and (left := self.ledger.unsettled_s(oci_stack.LISTED_AFTER_S)) > 0:
+        while (left := self.ledger.unsettled_s(kinds, {stack.region for stack in stacks})) > 0:
             time.sleep(min(left, 0.5))
             for stack in stacks:
                 stack.look(kinds)
-            kinds = [kind for kind in kinds if kind in self.ledger.open_intents()]
 
     def _owner(self) -> str:
         try:
@@ -1030,7 +1029,7 @@ class Manager:
                     if vnic.is_primary:
                         stack.ledger.made("vnic", stack.region, stack.compartment, vnic.id)
                         return vnic
-            if time.monotonic() >= self._deadline:
+            if time.monotonic() >= stack.deadline:
                 raise OciError(
                     f"The instance {row.id} is {row.lifecycle_state} without a VNIC: destroy it and try again."
                 )
@@ -1068,9 +1067,15 @@ class Manager:
         options = stack_tags.ssh_options(stack_tags.alias(tags), str(self.known_hosts))
         if private := self._private_key_file():
             options += ["-i", private, "-o", "IdentitiesOnly=yes"]
-        contact = first_contact.Contact(
-            tags[stack_tags.USER], vnic.public_ip or vnic.private_ip, options, self._deadline
-        )
+
+        def check_alive() -> None:
+            state = stack.cloud.call(client.get_instance, row.id).lifecycle_state
+            if state != "RUNNING":
+                raise OciError(f"The instance {row.id} became {state} before SSH answered: run the same again.")
+
+        self.progress.now("first contact by SSH")
+        address = vnic.public_ip or vnic.private_ip
+        contact = first_contact.Contact(tags[stack_tags.USER], address, options, stack.deadline, check_alive)
         # A machine that crashed in the middle may have lost its next key, and shows the old one.
         if phase == "first" or contact.finish() != keys[1]:
             contact.rotate(lambda key: tell("rotating", [keys[0], key]))
