@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger, LedgerBusyError
+from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import LISTED_AFTER_S, Ledger, LedgerBusyError
 
 PLACE = ("us-ashburn-1", "compartment")
 
@@ -84,3 +84,30 @@ def test_only_its_owner_may_read_it(path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.begin("run", "me", "2026-11-23T10:00:00Z")
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_an_open_intent_is_one_that_nothing_answered(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.intend("vcn", *PLACE, {})
+        ledger.made("vcn", *PLACE, "ocid1.vcn")
+        ledger.intend("subnet", *PLACE, {})
+        ledger.failed("subnet", "400 InvalidParameter")
+        ledger.intend("instance", *PLACE, {"n": 1}, "VM.GPU.A10.1 in AD-2")
+    with Ledger(path) as ledger:
+        assert {kind: line["what"] for kind, line in ledger.open_intents().items()} == {
+            "instance": "VM.GPU.A10.1 in AD-2"
+        }
+        ledger.end()
+        assert ledger.open_intents() == {}
+
+
+def test_an_open_intent_is_unsettled_for_as_long_as_oracle_may_not_list_it(path: Path) -> None:
+    kinds, here = ["instance", "vcn"], [PLACE[0]]
+    with Ledger(path) as ledger:
+        assert ledger.unsettled_s(kinds, here) == 0
+        ledger.intend("instance", *PLACE, {})
+        assert LISTED_AFTER_S - 2 <= ledger.unsettled_s(kinds, here) <= LISTED_AFTER_S
+        assert ledger.unsettled_s(["vcn"], here) == ledger.unsettled_s(kinds, ["eu-frankfurt-1"]) == 0
+    path.write_text(path.read_text().replace('"at": "20', '"at": "19'))  # a hundred years ago
+    with Ledger(path) as ledger:
+        assert ledger.unsettled_s(kinds, here) < 0
