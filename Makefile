@@ -3,7 +3,7 @@
 # The first Python on the machine for which the lock files hold.
 PYTHON ?= $(shell sh tests/find_python.sh 3.11 3.12 3.13)
 
-.PHONY: demo oci test lint unit molecule demo-test second-python readme lock bench-demo bench-oci clean
+.PHONY: demo oci test lint unit molecule demo-test second-python readme lock bench-demo bench-oci bench-oci-faults clean
 
 demo:
 	started=$$(date +%s) && $(MAKE) --no-print-directory .venv/ready && FACESWAP_OCI_STARTED=$$started .venv/bin/faceswap-oci demo
@@ -38,6 +38,9 @@ bench-demo: .venv-test/ready
 
 bench-oci: .venv-test/ready
 	.venv-test/bin/python tests/bench_oci.py
+
+bench-oci-faults: .venv-test/ready
+	PYTHONPATH=emulator .venv-test/bin/python tests/bench_oci_faults.py
 
 clean:
 	rm -rf .venv .venv-test .venv-second var

@@ -194,6 +194,7 @@ def test_after_the_domains_the_shapes_and_then_the_regions(cloud: EmulatedCloud,
     assert (made["instance"]["region"], made["instance"]["shape"]) == (FRANKFURT, "VM.GPU.A10.1")
     asked = [row for row in cloud.requests()[since:] if row["operation"] == "LaunchInstance"]
     assert [row["region"] for row in asked] == [HOME] * 4 + [FRANKFURT]
+    assert made["diff"]["before"] == {}
     assert kinds(cloud) == PARTS and {row["region"] for row in cloud.alive()} == {FRANKFURT}
     assert [row[2] for row in tries(made)].count("capacity") == 4
     assert play(regions=[HOME, FRANKFURT])["changed"] is False  # found where it is
@@ -206,6 +207,7 @@ def test_what_an_earlier_run_left_in_another_region_is_removed(cloud: EmulatedCl
     assert "vcn" in kinds(cloud)
     cloud.post("faults", [full(f"AD-{number}") for number in (1, 2, 3)])
     made = play(regions=[HOME, FRANKFURT])
+    assert made["diff"]["before"] == {f"network in {HOME}": "left over"}
     assert made["instance"]["region"] == FRANKFURT and {row["region"] for row in cloud.alive()} == {FRANKFURT}
 
 

@@ -483,6 +483,7 @@ class Manager:
         cloud = self._connect()
         stacks = self._stacks(cloud)
         stack, row = self._find(stacks)
+        left = [other for other in stacks if any(other.found[kind] for kind in oci_stack.NETWORK)]
         self._refuse_elsewhere(cloud, stacks, row)
         if row is None:
             made = self._make(stacks, wish, network, login)
@@ -503,7 +504,7 @@ class Manager:
             row = self._running(stack, row)
         for other in stacks:
             if other is not stack:
-                self._leave(other)
+                self._leave(other, stack if other in left else other)
         self.before, self.after = stack.before, stack.after
         if self.check_mode and row.lifecycle_state != "RUNNING":
             return {"instance": {}}
@@ -989,12 +990,15 @@ class Manager:
                 f"Parts of the stack {self.params['name']} may be left ({cause}): run the same again, or destroy it."
             )
 
-    def _leave(self, stack: oci_stack.Stack) -> None:
-        """Remove what an earlier launch left in a region in which the instance is not."""
-        if not any(stack.found[kind] for kind in oci_stack.NETWORK):
-            return
-        if stack.show(f"network in {stack.region}", "left over", None):
-            stack.remove(oci_stack.NETWORK)
+    def _leave(self, other: oci_stack.Stack, shown: oci_stack.Stack) -> None:
+        """Remove the network from a region in which the instance is not.
+
+        It belongs to the difference, as `shown` has it, if an earlier run left it there.
+        """
+        if any(other.found[kind] for kind in oci_stack.NETWORK):
+            shown.show(f"network in {other.region}", "left over", None)
+            if not self.check_mode:
+                other.remove(oci_stack.NETWORK)
 
     def _running(self, stack: oci_stack.Stack, row: Any) -> Any:
         state = row.lifecycle_state
