@@ -30,10 +30,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         arguments = self._task.args
         path = progress_file(str(arguments.get("state_dir") or STATE_DIR), str(arguments.get("name", "")))
         ended = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(path, host, ended), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(path, _version(path), host, ended), daemon=True)
         # Elsewhere than on this machine the file cannot be seen; in check mode there is none.
         if watched := self._connection.transport == "local" and not self._task.check_mode:
-            path.unlink(missing_ok=True)  # an earlier run's
             watcher.start()
         try:
             result: dict[str, Any] = self._execute_module(task_vars=task_vars)
@@ -44,17 +43,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         return result
 
 
-def _watch(path: Path, host: str, ended: threading.Event) -> None:
-    """Show what is written to the file until the module has ended, and then the rest of it."""
+def _version(path: Path) -> tuple[int, int] | None:
+    """What tells one state of a file from another; None where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
+
+
+def _watch(path: Path, before: tuple[int, int] | None, host: str, ended: threading.Event) -> None:
+    """Show what is written to the file until the module has ended, and then the rest of it.
+
+    `before` is the file as an earlier run left it, which is not shown.
+    """
     line = LivingLine(host, terminal_columns())
-    shown = 0
+    shown, last = 0, ""
     over = False
     while not over:
         over = ended.wait(POLL_SECONDS)
+        if _version(path) in (before, None):
+            continue
         said, now = read_progress(path)
         for text in said[shown:]:
             line.say(text)
         shown = max(shown, len(said))
-        if now and not over:
+        if now and now != last and not over:
             line.show(now, {})
+            last = now
     line.close()

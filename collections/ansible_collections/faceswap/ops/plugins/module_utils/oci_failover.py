@@ -22,11 +22,18 @@ _LIMITS = {  # kinds of refusal, and whom to ask
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0
 
 
-def launch_first(plan: Plan, launch: Callable[[Candidate], Any], wait_s: float, progress: RunProgress) -> Any:
+def launch_first(
+    plan: Plan,
+    launch: Callable[[Candidate], Any],
+    wait_s: float,
+    check_alone: Callable[[], None],
+    progress: RunProgress,
+) -> Any:
     """Return what `launch` returns for the first try of the plan that it does not refuse.
 
     `launch` raises LaunchRefusedError where another try may go better. Where all that is in the way is a lack of
-    capacity, the round is repeated until `wait_s` seconds are over. Raises OciError with every cause and remedy.
+    capacity, the round is repeated until `wait_s` seconds are over; `check_alone` is called before each repetition,
+    and raises where somebody else has launched meanwhile. Raises OciError with every cause and remedy.
     """
     began = time.monotonic()
     pause = _FIRST_PAUSE_S
@@ -44,13 +51,16 @@ def launch_first(plan: Plan, launch: Callable[[Candidate], Any], wait_s: float, 
                     limit_refused(plan.candidates, candidate, refused)
                 else:
                     candidate.rule_out(refused.kind, str(refused))
-        full = [candidate for candidate in plan.candidates if candidate.verdict == "capacity"]
+                if refused.kind == "throttled":  # and so would be the next one
+                    break
+        full = [candidate for candidate in plan.candidates if candidate.verdict in ("capacity", "throttled")]
         waited = time.monotonic() - began
         if not full or waited >= wait_s:
             raise OciError(plan.refusal(waited if wait_s else 0))
         _rest(min(pause, wait_s - waited), began + wait_s, progress)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
         tell = progress.now  # the same again for hours is nothing to keep on the screen
+        check_alone()
         for candidate in full:
             candidate.rule_out("", "")
 

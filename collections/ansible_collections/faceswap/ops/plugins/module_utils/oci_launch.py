@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from ansible_collections.faceswap.ops.plugins.module_utils.oci_limits import Lim
 from ansible_collections.faceswap.ops.plugins.module_utils.run_ledger import Ledger
 
 # Why a try is not made: what a launch may be answered (a limit is known before, too), and what is known before.
-REFUSALS = ("capacity", "limit", "quota", "not_found", "not_preemptible", "died")
+REFUSALS = ("capacity", "throttled", "limit", "quota", "not_found", "not_preemptible", "died")
 VERDICTS = ("not_entitled", "unknown_shape", "wrong_region", "not_offered", "no_image", *REFUSALS)
 
 # The login that a platform image has (Oracle's documentation, 'Connecting to a Linux instance').
@@ -43,6 +44,7 @@ class Choice:
 
     image_id: str
     image: str
+    pin: dict[str, str]  # for what this image was chosen, for the ledger
     user: str
     encrypted_in_transit: bool
     shape_config: dict[str, float | None] | None
@@ -90,6 +92,8 @@ def refusal(error: OciError) -> str:
     """Which of REFUSALS the answer to a launch is; '' where the next try would be answered the same."""
     if error.no_capacity:
         return "capacity"
+    if error.status == 429:
+        return "throttled"
     if error.limit:
         return "quota" if error.code == "QuotaExceeded" else "limit"
     if error.not_found:  # Oracle says so, now and then, of a shape that it has offered a moment before
@@ -126,14 +130,23 @@ def check_place(cloud: Cloud, regions: Sequence[str], compartment: str) -> None:
 
 def choose(cloud: Cloud, region: str, compartment: str, shape: Any, wish: Wish, ledger: Ledger) -> Choice:
     """Find from what a shape (the SDK's Shape) can be launched in a region. Raises OciError."""
-    image = _image(cloud, region, compartment, shape.shape, wish, ledger)
+    pin = {
+        "region": region,
+        "shape": shape.shape,
+        "os": wish.operating_system,
+        "version": wish.operating_system_version,
+    }
+    image = _image(cloud, region, compartment, shape.shape, wish, ledger.pinned_image(pin))
     user = wish.user or _LOGINS.get(image.operating_system)
     if user is None:
         raise OciError(f"The login of the image {image.display_name} is not known: name it with user.")
+    size_gb = math.ceil((image.size_in_mbs or 0) / 1024)
+    if size_gb > wish.boot_volume_gb:
+        raise OciError(f"The image {image.display_name} needs {size_gb} GB: set boot_volume_gb to that, or more.")
     options = image.launch_options
     encrypted = bool(options and options.is_pv_encryption_in_transit_enabled)
     config = {"ocpus": wish.ocpus, "memory_in_gbs": wish.memory_gb} if is_flexible(shape) else None
-    return Choice(image.id, image.display_name, user, encrypted, config)
+    return Choice(image.id, image.display_name, pin, user, encrypted, config)
 
 
 def launch_details(wish: Wish, candidate: Candidate, vnic: Any, metadata: dict[str, str]) -> Any:
@@ -188,18 +201,20 @@ def check_size(shape: Any, wish: Wish) -> None:
     ):
         if limits and not limits[0] <= value <= limits[1]:
             raise OciError(f"{name} {value:g} is not what {shape.shape} can have: {limits[0]:g} to {limits[1]:g}.")
+    memory = shape.memory_options
+    if memory and memory.min_per_ocpu_in_gbs and memory.max_per_ocpu_in_gbs:
+        least, most = memory.min_per_ocpu_in_gbs * wish.ocpus, memory.max_per_ocpu_in_gbs * wish.ocpus
+        if not least <= wish.memory_gb <= most:
+            raise OciError(
+                f"memory_gb {wish.memory_gb:g} is not what {shape.shape} can have with {wish.ocpus:g} ocpus: "
+                f"{least:g} to {most:g}."
+            )
 
 
-def _image(cloud: Cloud, region: str, compartment: str, shape: str, wish: Wish, ledger: Ledger) -> Any:
-    """The image asked for; or that which was chosen before; or the newest that fits, which is then pinned."""
+def _image(cloud: Cloud, region: str, compartment: str, shape: str, wish: Wish, pinned: str | None) -> Any:
+    """The image asked for; or that which was chosen before; or the newest that fits."""
     client = cloud.compute(region)
-    wanted = {
-        "region": region,
-        "shape": shape,
-        "os": wish.operating_system,
-        "version": wish.operating_system_version,
-    }
-    ocid = wish.image_id or ledger.pinned_image(wanted)
+    ocid = wish.image_id or pinned
     if ocid:
         try:
             image = cloud.call(client.get_image, ocid)
@@ -228,7 +243,6 @@ def _image(cloud: Cloud, region: str, compartment: str, shape: str, wish: Wish, 
             f"{region}: check both names (Canonical Ubuntu 24.04, Oracle Linux 9), or name an image_id."
         )
     _check_compatible(cloud, client, rows[0], shape)
-    ledger.pin_image(wanted, rows[0].id)
     return rows[0]
 
 

@@ -9,13 +9,13 @@ report) does not: the report has been wrong both ways, so it ranks the tries and
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.faceswap.ops.plugins.module_utils import oci_launch
-from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import Cloud, OciError, models
+from ansible_collections.faceswap.ops.plugins.module_utils.oci_client import AT_ONCE, Cloud, OciError, models
 from ansible_collections.faceswap.ops.plugins.module_utils.oci_launch import Candidate, Choice, Wish
 from ansible_collections.faceswap.ops.plugins.module_utils.oci_limits import (
     Limit,
@@ -37,7 +37,6 @@ _CAPACITY = {  # of the capacity report, in the words of the table
     "HARDWARE_NOT_SUPPORTED": "none here",
     "": "unknown",
 }
-_AT_ONCE = 6  # requests; each takes a fifth of a second on a real line, and a plan has dozens
 
 
 _GPU_ACCOUNT = "with Pay As You Go or credits, once Oracle has raised the limit; never with Free Tier"
@@ -52,7 +51,8 @@ _ACCOUNTS = {  # by the SDK's Shape.billing_type
 class Plan:
     """All tries in their order; `makes` are the kinds of what the first of them would make.
 
-    `notes` are sentences on what could not be had as asked, or not be read.
+    `notes` are sentences on what could not be had as asked, or not be read. Where the instance stands already there
+    are no tries, and `standing` is what is to be said of it.
     """
 
     makes: list[str]
@@ -60,6 +60,7 @@ class Plan:
     hours: int
     prices: Prices
     notes: list[str]
+    standing: Sequence[str] = ()
 
     def possible(self) -> list[Candidate]:
         """The tries that nothing forbids."""
@@ -89,12 +90,16 @@ class Plan:
             "hours": self.hours,
             "currency": "USD",
             "prices": self.prices.source,
+            "prices_date": self.prices.date,
+            "prices_live": self.prices.live,
             "notes": self.notes,
             "tries": [_as_data(row, self.hours) for row in self.candidates],
         }
 
     def lines(self) -> list[str]:
         """The plan for people: what would be made, a table of the tries, and below it what is to be said of them."""
+        if self.standing:
+            return [*self.standing, self._by_whom()]
         rows: list[tuple[str, ...]] = [
             ("try", "shape", "where", "USD/h", f"USD for {self.hours} h", "limit: needed of left", "capacity")
         ]
@@ -114,12 +119,15 @@ class Plan:
         return [
             f"To be made: {', '.join(map(words, self.makes))}. Image: {images}.",
             *table,
-            f"With the boot volume, by {self.prices.source}, without tax, discounts and free allowances.",
+            self._by_whom(),
             "Capacity is what Oracle reports: advice, the launch decides.",
             *(f"{', '.join(shapes)}: {who}." for who, shapes in accounts.items()),
             *self._whys(),
             *self.notes,
         ]
+
+    def _by_whom(self) -> str:
+        return f"With the boot volume, by {self.prices.source}, without tax, discounts and free allowances."
 
     def _cells(self, row: Candidate) -> tuple[str, ...]:
         shape = row.shape + (" preemptible" if row.preemptible else "")
@@ -146,40 +154,43 @@ class Plan:
 def make_plan(
     cloud: Cloud,
     compartment: str,
-    regions: Sequence[str],
+    makes: Mapping[str, list[str]],
     wish: Wish,
     ledger: Ledger,
     hours: int,
-    makes: list[str],
 ) -> Plan:
     """Find out about every try: for each region each shape, for each shape each availability domain.
 
+    `makes` has the regions to try, in their order, with the kinds of what would be made in each.
     Raises OciError for what another wish mends whatever Oracle has, and where Oracle does not answer at all.
     """
     notes: list[str] = []
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         reading = pool.submit(read_prices)
-        offers = {region: _offers(cloud, region, compartment, pool) for region in regions}
+        offers = {region: _offers(cloud, region, compartment, pool) for region in makes}
         candidates = _candidates(offers, wish)
         offered = [row for row in candidates if row.offered]
         for row in offered:
             oci_launch.check_size(row.offered, wish)
         reports = [pool.submit(_report, cloud, rows, wish) for rows in _by_domain(offered)]
         limits = Limits(cloud)
-        read = [pool.submit(_read_limits, limits, compartment, wish, "vcn" in makes, row) for row in offered]
+        read = [
+            pool.submit(_read_limits, limits, compartment, wish, "vcn" in makes[row.region], row) for row in offered
+        ]
         _choose(cloud, compartment, wish, ledger, offered)  # here, for it writes to the ledger
         notes += [note for report in reports if (note := report.result())]
         for job in read:
             job.result()
         prices = reading.result()
-    _judge_offers(cloud, compartment, offers, candidates, prices)
+    _judge_offers(cloud, compartment, offers, candidates, prices, notes)
     for row in offered:
         _price(row, wish, prices, notes)
     _judge_limits(offered, notes)
     if not wish.availability_domains:  # nobody's order: what is reported full comes last among its like
         first = {(row.region, row.shape): place for place, row in reversed(list(enumerate(candidates)))}
         candidates.sort(key=lambda row: (first[row.region, row.shape], row.capacity == "OUT_OF_HOST_CAPACITY"))
-    return Plan(makes, candidates, hours, prices, list(dict.fromkeys(notes)))
+    first_region = next((row.region for row in candidates if not row.verdict), next(iter(makes)))
+    return Plan(makes[first_region], candidates, hours, prices, list(dict.fromkeys(notes)))
 
 
 def _offers(cloud: Cloud, region: str, compartment: str, pool: ThreadPoolExecutor) -> dict[str, dict[str, Any]]:
@@ -209,8 +220,8 @@ def _candidates(offers: dict[str, dict[str, dict[str, Any]]], wish: Wish) -> lis
     return [
         Candidate(region, domain, shape, offers[region][domain].get(shape))
         for region, known in domains.items()
-        for shape in wish.shapes
-        for domain in known
+        for shape in dict.fromkeys(wish.shapes)
+        for domain in dict.fromkeys(known)
     ]
 
 
@@ -227,9 +238,10 @@ def _judge_offers(
     offers: dict[str, dict[str, dict[str, Any]]],
     candidates: list[Candidate],
     prices: Prices,
+    notes: list[str],
 ) -> None:
     """Tell apart why a shape is not offered: here, anywhere, or not at all."""
-    elsewhere: dict[str, set[str]] = {}
+    elsewhere: dict[str, set[str]] | None = None
     for row in candidates:
         if row.offered:
             continue
@@ -241,28 +253,42 @@ def _judge_offers(
                 "in availability_domains, or none.",
             )
             continue
-        if not elsewhere:  # one request a region, and only for what is not to be had here
-            for region in cloud.regions():
-                client = cloud.compute(region)
-                elsewhere[region] = {shape.shape for shape in cloud.listing(client.list_shapes, compartment)}
+        if elsewhere is None:  # one request a region, and only for what is not to be had here
+            elsewhere = _elsewhere(cloud, compartment, offers, notes)
         _judge_absence(row, offer, elsewhere, prices)
+
+
+def _elsewhere(
+    cloud: Cloud, compartment: str, offers: dict[str, dict[str, dict[str, Any]]], notes: list[str]
+) -> dict[str, set[str]]:
+    """What the subscribed regions offer that are not on the list: it only makes for a better sentence."""
+
+    def shapes(region: str) -> set[str]:
+        try:
+            return {row.shape for row in cloud.listing(cloud.compute(region).list_shapes, compartment)}
+        except OciError as error:
+            notes.append(f"What {region} offers is not known: {error}")
+            return set()
+
+    regions = [region for region in cloud.regions() if region not in offers]
+    return dict(zip(regions, cloud.at_once(shapes, regions), strict=True))
 
 
 def _judge_absence(
     row: Candidate, offer: dict[str, dict[str, Any]], elsewhere: dict[str, set[str]], prices: Prices
 ) -> None:
     if there := [region for region, shapes in elsewhere.items() if row.shape in shapes]:
+        others = " and ".join(there)
         row.rule_out(
             "wrong_region",
-            f"The region {row.region} does not offer the shape {row.shape}, but {' and '.join(there)}: add one to "
-            "regions.",
+            f"The region {row.region} does not offer the shape {row.shape}, and {others} would: add that to regions.",
         )
     elif row.shape in prices.shapes:
         row.rule_out(
             "not_entitled",
             f"The tenancy is not entitled to the shape {row.shape}: Oracle sells it, and offers it to you in none of "
-            f"your regions ({', '.join(elsewhere)}); upgrade to Pay As You Go if the account is a Free Tier one, "
-            "subscribe to a region that has it, or ask Oracle for it (docs/oci-setup.md, 'Limits').",
+            f"your regions ({', '.join([row.region, *elsewhere])}); upgrade to Pay As You Go if the account is a "
+            "Free Tier one, subscribe to a region that has it, or ask Oracle for it (docs/oci-setup.md, 'Limits').",
         )
     else:
         known = {*prices.shapes, *(name for shapes in offer.values() for name in shapes)}
@@ -284,6 +310,8 @@ def _choose(cloud: Cloud, compartment: str, wish: Wish, ledger: Ledger, offered:
             try:
                 choices[place] = oci_launch.choose(cloud, row.region, compartment, row.offered, wish, ledger)
             except OciError as error:
+                if error.status is not None or error.code:  # Oracle's own: it says nothing of the image
+                    raise
                 choices[place] = error
         found = choices[place]
         if isinstance(found, OciError):
@@ -312,6 +340,8 @@ def _report(cloud: Cloud, rows: list[Candidate], wish: Wish) -> str:
     try:
         report = cloud.call(cloud.compute(rows[0].region).create_compute_capacity_report, details)
     except OciError as error:
+        if error.status == 400 and len(rows) > 1:  # one shape that Oracle does not report hides the others
+            return next(filter(None, [_report(cloud, [row], wish) for row in rows]), "")
         return f"No capacity report: {error}"
     found = {entry.instance_shape: entry.availability_status or "" for entry in report.shape_availabilities}
     for row in rows:
@@ -400,14 +430,13 @@ def _as_data(row: Candidate, hours: int) -> dict[str, Any]:
     }
 
 
-def standing_lines(row: Any, prices: Prices, boot_volume: Any | None) -> list[str]:
-    """What there is already (the SDK's Instance and BootVolume), for people."""
+def plan_of_what_stands(row: Any, boot_volume: Any | None, hours: int) -> Plan:
+    """The plan where there is nothing to plan (the SDK's Instance and BootVolume): what it costs."""
+    prices = read_prices()
     config = row.shape_config
-    preemptible = row.preemptible_instance_config is not None
-    hourly = prices.hourly(row.shape, config.ocpus, config.memory_in_gbs, config.gpus or 0, preemptible)
+    ocpus, memory, gpus = (config.ocpus, config.memory_in_gbs, config.gpus or 0) if config else (None, None, 0)
+    hourly = prices.hourly(row.shape, ocpus, memory, gpus, row.preemptible_instance_config is not None)
     volume = prices.boot_volume(boot_volume.size_in_gbs, boot_volume.vpus_per_gb) if boot_volume else 0.0
     money = "?" if hourly is None or volume is None else f"{hourly + volume:.2f}"
-    return [
-        f"It stands: {row.shape} in {row.availability_domain}, {row.lifecycle_state}, USD {money} an hour in use.",
-        f"With the boot volume, by {prices.source}, without tax, discounts and free allowances.",
-    ]
+    line = f"It stands: {row.shape} in {row.availability_domain}, {row.lifecycle_state}, USD {money} an hour in use."
+    return Plan([], [], hours, prices, [], [line])

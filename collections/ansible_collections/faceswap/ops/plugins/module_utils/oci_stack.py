@@ -91,11 +91,15 @@ class Stack:
         The stack's is what carries its tag, and what the ledger knows: Oracle may not list yet what was just made.
         `lost` becomes the instances that stand in the ledger and are dead: nothing of ours ended them.
         """
-        for kind in only:
-            listed = self._list(kind)
+        kinds = list(only)
+        for kind, listed in zip(kinds, self.cloud.at_once(self._list, kinds), strict=True):
             known = {line["id"] for line in self._standing() if line["kind"] == kind}
-            unlisted = [self._get(kind, ocid) for ocid in known - {row.id for row in listed}]
-            rows = [row for row in [*listed, *unlisted] if row is not None and row.lifecycle_state not in DEAD]
+            unlisted = {ocid: self._get(kind, ocid) for ocid in known - {row.id for row in listed}}
+            gone = {row.id for row in listed if row.lifecycle_state in GONE}
+            for ocid in known & (gone | {ocid for ocid, row in unlisted.items() if row is None}):
+                self.ledger.gone(ocid)
+            everything = [*listed, *(row for row in unlisted.values() if row is not None)]
+            rows = [row for row in everything if row.lifecycle_state not in DEAD]
             self.found[kind] = sorted(rows, key=lambda row: row.time_created)
             for row in rows:
                 self.ledger.made(kind, self.region, self.compartment, row.id)
@@ -284,7 +288,9 @@ class Stack:
         client = self.cloud.work_requests(self.region)
         try:
             rows = self.cloud.listing(client.list_work_requests, self.compartment, resource_id=ocid)
-            failed = [row for row in rows if row.operation_type == "LaunchInstance" and row.status == "FAILED"]
+            failed = [
+                row for row in rows if row.status in ("FAILED", "CANCELED")
+            ]  # a new instance has only its launch
             if not failed:
                 return None
             faults = self.cloud.listing(client.list_work_request_errors, failed[0].id)
@@ -396,7 +402,11 @@ class Stack:
         Rows of kind, id, region, name and tags, in the order in which they can be deleted. Something that is being
         deleted still exists.
         """
-        rows = {kind: [row for row in self._list(kind) if row.lifecycle_state not in GONE] for kind in only}
+        kinds = list(only)
+        rows = {
+            kind: [row for row in listed if row.lifecycle_state not in GONE]
+            for kind, listed in zip(kinds, self.cloud.at_once(self._list, kinds), strict=True)
+        }
         seen = {row.id for found in rows.values() for row in found}
         if "boot_volume" in rows:
             for instance in self._list("instance"):  # dead ones too: their volume may have been kept

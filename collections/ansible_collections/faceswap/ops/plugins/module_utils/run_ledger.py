@@ -23,7 +23,7 @@ from typing import Any, Self
 from ansible_collections.faceswap.ops.plugins.module_utils.private_files import make_folder
 
 STATE_DIR = "~/.local/state/faceswap-oci/stacks"  # one folder a stack in it, unless the user says another
-LISTED_AFTER_S = 10  # after so long Oracle lists whatever it has accepted
+LISTED_AFTER_S = 10.0  # after so long Oracle lists whatever it has accepted (a guess: nobody says a figure)
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -111,17 +111,15 @@ class Ledger:
                 intents.clear()
         return intents
 
-    def unsettled_s(self, kinds: Collection[str], regions: Collection[str]) -> float:
+    def unsettled_s(self, kinds: Collection[str]) -> float:
         """For how many seconds more an open intent may stand for something that Oracle does not list yet."""
         now = datetime.now(UTC)
-        return max(
-            (
-                LISTED_AFTER_S - (now - datetime.strptime(line["at"], _TIME).replace(tzinfo=UTC)).total_seconds()
-                for kind, line in self.open_intents().items()
-                if kind in kinds and line["region"] in regions
-            ),
-            default=0.0,
-        )
+        ages = [
+            (now - datetime.strptime(line["at"], _TIME).replace(tzinfo=UTC)).total_seconds()
+            for kind, line in self.open_intents().items()
+            if kind in kinds
+        ]
+        return min(max((LISTED_AFTER_S - age for age in ages), default=0.0), LISTED_AFTER_S)
 
     def made(self, kind: str, region: str, compartment: str, ocid: str) -> None:
         """Note what exists now: asked for by this run, or found by its tags or beside what was."""

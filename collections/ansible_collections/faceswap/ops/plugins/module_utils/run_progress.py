@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class RunProgress:
 
 def progress_file(state_dir: str, name: str) -> Path:
     """The file of one stack."""
-    return Path(state_dir).expanduser() / name / "progress.json"
+    return Path(os.path.expandvars(state_dir)).expanduser() / name / "progress.json"
 
 
 def read_progress(path: Path) -> tuple[list[str], str]:

@@ -299,6 +299,13 @@ plan:
     prices:
       description: Whose price list that is, and of which day.
       type: str
+    prices_date:
+      description: That day.
+      type: str
+      sample: "2026-11-22"
+    prices_live:
+      description: Whether it is Oracle's own, and not the dated copy in this collection.
+      type: bool
     notes:
       description: Sentences on what could not be had as asked, or not be read.
       type: list
@@ -324,8 +331,8 @@ plan:
           description:
             - C(possible), or why it is ruled out. Known before are C(not_entitled), C(unknown_shape),
               C(wrong_region), C(not_offered) in this domain, C(no_image) and C(limit).
-            - A launch may be answered with C(capacity), C(limit), C(quota), C(not_found) or C(not_preemptible), and
-              may be accepted and have C(died).
+            - A launch may be answered with C(capacity), C(throttled), C(limit), C(quota), C(not_found) or
+              C(not_preemptible), and may be accepted and have C(died).
           type: str
         why:
           description: The verdict in a sentence with its remedy; empty for C(possible).
@@ -396,7 +403,6 @@ from ansible_collections.faceswap.ops.plugins.module_utils import (
     oci_failover,
     oci_launch,
     oci_plan,
-    oci_prices,
     oci_stack,
     stack_tags,
 )
@@ -485,6 +491,12 @@ class Manager:
         stack, row = self._find(stacks)
         left = [other for other in stacks if any(other.found[kind] for kind in oci_stack.NETWORK)]
         self._refuse_elsewhere(cloud, stacks, row)
+        if row is not None and row.lifecycle_state == "PROVISIONING" and not self.check_mode:
+            try:  # the launch of a run that was cut off
+                row = self._until_running(stack, row)
+            except oci_launch.LaunchRefusedError as refused:
+                self.warnings.append(str(refused))
+                row = None
         if row is None:
             made = self._make(stacks, wish, network, login)
             if made is None:
@@ -502,17 +514,18 @@ class Manager:
                 network.ssh_sources = [self._own_address()]
             self._make_network(stack, network)
             row = self._running(stack, row)
-        for other in stacks:
-            if other is not stack:
-                self._leave(other, stack if other in left else other)
         self.before, self.after = stack.before, stack.after
-        if self.check_mode and row.lifecycle_state != "RUNNING":
-            return {"instance": {}}
+        if self.check_mode:
+            volume = next(iter(stack.boot_volumes(row)), None)
+            self.plan = oci_plan.plan_of_what_stands(row, volume, self.params["hours"]).as_data()
+            if row.lifecycle_state != "RUNNING":
+                return {"instance": {}}
         self._mark_boot_volume(stack, row)
         vnic = self._vnic(stack, row)
         row = self._contact(stack, row, vnic)
-        if self.check_mode:
-            self._plan_of_what_stands(stack, row)
+        for other in stacks:
+            if other is not stack:
+                self._leave(other, stack if other in left else other)
         return {"instance": self._facts(stack, row, vnic)}
 
     def stopped(self) -> dict[str, Any]:
@@ -727,7 +740,7 @@ class Manager:
             stack.look(kinds)
             self._refuse_strangers(stack.known_tags(), stack.region)
         if not any(stack.found["instance"] for stack in stacks):
-            self._settle(stacks, ["instance"])
+            self._settle([*stacks, *self._asked_elsewhere(stacks)], ["instance"])
         standing = [(stack, row) for stack in stacks if (row := stack.instance())]
         if len(standing) > 1:
             regions = " and in ".join(stack.region for stack, _ in standing)
@@ -735,27 +748,30 @@ class Manager:
                 f"The stack {stacks[0].name} has an instance in {regions}: terminate all but one of them, for each "
                 "one bills."
             )
-        for row in [row for stack in stacks for row in stack.lost]:
-            how = (
-                "Oracle took it back, for it was preemptible" if row.preemptible_instance_config else "not from here"
-            )
-            self.warnings.append(f"The instance {row.id} is {row.lifecycle_state}, and was ended elsewhere ({how}).")
-            if row.lifecycle_state in oci_stack.GONE:
-                self.ledger.gone(row.id)
+        for stack in stacks:
+            for row in stack.lost:
+                how = ": Oracle took it back, for it was preemptible" if row.preemptible_instance_config else ""
+                self.warnings.append(f"The instance {row.id} of before is {row.lifecycle_state}{how}.")
+                stack.remains(["boot_volume"])  # takes what went with it out of the ledger
         if not standing:
             return stacks[0], None
-        stack, row = standing[0]
-        if row.lifecycle_state == "PROVISIONING" and not self.check_mode:  # the launch of a run that was cut off
-            try:
-                row = self._until_running(stack, row)
-            except oci_launch.LaunchRefusedError as refused:
-                self.warnings.append(str(refused))
-                return stack, None
-        return stack, row
+        return standing[0]
+
+    def _asked_elsewhere(self, stacks: list[oci_stack.Stack]) -> list[oci_stack.Stack]:
+        """The place of a launch without an answer, where that is none of today's: looked into."""
+        places = {(stack.region, stack.compartment) for stack in stacks}
+        intent = self.ledger.open_intents().get("instance")
+        if intent is None or (intent["region"], intent["compartment"]) in places:
+            return []
+        stack = self._stack(stacks[0].cloud, intent["region"], intent["compartment"])
+        stack.look(["instance"])
+        return [stack]
 
     def _settle(self, stacks: list[oci_stack.Stack], kinds: Collection[str]) -> None:
         """Wait for what was asked for without an answer: if it exists, Oracle lists it before long."""
-        while (left := self.ledger.unsettled_s(kinds, {stack.region for stack in stacks})) > 0:
+        end = time.monotonic() + self.ledger.unsettled_s(kinds)
+        while (left := end - time.monotonic()) > 0 and self.ledger.unsettled_s(kinds) > 0:
+            self.progress.now(f"a request was cut off: looking for what it may have made, {clock(left)}")
             time.sleep(min(left, 0.5))
             for stack in stacks:
                 stack.look(kinds)
@@ -777,9 +793,15 @@ class Manager:
 
     def _refuse_elsewhere(self, cloud: Cloud, stacks: list[oci_stack.Stack], row: Any | None) -> None:
         """A stack has one instance, in one place: a second one would bill beside it."""
-        places = {
+        known = {
             (line["region"], line["compartment"]) for line in self.ledger.standing() if line["kind"] == "instance"
-        } - {(stack.region, stack.compartment) for stack in stacks}
+        }
+        places = set()
+        for place in known - {(stack.region, stack.compartment) for stack in stacks}:
+            there = self._stack(cloud, *place)
+            there.look(["instance"])
+            if there.found["instance"]:
+                places.add(place)
         if row is None:  # only a launch could make a second one, and the ledger may be another controller's
             stack, here = stacks[0], {stack.region for stack in stacks}
             others = [region for region in cloud.regions() if region not in here]
@@ -823,13 +845,11 @@ class Manager:
         self, stacks: list[oci_stack.Stack], wish: oci_launch.Wish, network: oci_stack.Network, login: str
     ) -> tuple[oci_stack.Stack, Any] | None:
         """Launch the first try of the plan that Oracle does not refuse; None in check mode."""
-        cloud, compartment, by_region = (
-            stacks[0].cloud,
-            stacks[0].compartment,
-            {stack.region: stack for stack in stacks},
+        by_region = {stack.region: stack for stack in stacks}
+        makes = {stack.region: ["instance", "boot_volume", *stack.missing(network)] for stack in stacks}
+        plan = oci_plan.make_plan(
+            stacks[0].cloud, stacks[0].compartment, makes, wish, self.ledger, self.params["hours"]
         )
-        makes = ["instance", "boot_volume", *stacks[0].missing(network)]
-        plan = oci_plan.make_plan(cloud, compartment, list(by_region), wish, self.ledger, self.params["hours"], makes)
         for line in plan.lines():
             self.progress.say(line)
         self.plan = plan.as_data()
@@ -851,6 +871,7 @@ class Manager:
                 if not error.limit:  # the next try would need the same network
                     raise
                 raise oci_launch.LaunchRefusedError(oci_launch.refusal(error), error.said) from None
+            self._live(stack, launching=True)  # again, for it may have expired while a host was waited for
             try:
                 row = self._launch(stack, wish, candidate, login, *parts[stack.region])
             except OciError as error:
@@ -859,6 +880,15 @@ class Manager:
                     raise
                 raise oci_launch.LaunchRefusedError(kind, _refused(candidate, kind, error)) from None
             return stack, self._until_running(stack, row)
+
+        def check_alone() -> None:
+            for stack in stacks:
+                stack.look(["instance"])
+                if stack.found["instance"]:
+                    raise OciError(
+                        f"Another controller has launched {stack.name} in {stack.region} meanwhile: run the same "
+                        "again."
+                    )
 
         if self.check_mode:
             first = plan.possible()[0]
@@ -869,7 +899,7 @@ class Manager:
             return None
         try:
             made: tuple[oci_stack.Stack, Any] = oci_failover.launch_first(
-                plan, launch, self.params["capacity_wait_s"], self.progress
+                plan, launch, self.params["capacity_wait_s"], check_alone, self.progress
             )
         except OciError as error:
             self._give_up(stacks, error)
@@ -926,6 +956,8 @@ class Manager:
             stack_tags.HOST_KEY: stack_tags.host_key_tag("first", [first_contact.public_key(host_key)]),
         }
         self._pin(tags)
+        if self.ledger.pinned_image(candidate.choice.pin) != candidate.choice.image_id:
+            self.ledger.pin_image(candidate.choice.pin, candidate.choice.image_id)
         login = login or first_contact.make_key(self.folder / "id_ed25519", f"faceswap-oci {stack.name}")
         vnic = models.CreateVnicDetails(
             display_name=stack.name,
@@ -977,8 +1009,14 @@ class Manager:
             try:
                 for stack in stacks:
                     stack.look(["instance"])
-                    if stack.found["instance"]:
+                    for row in stack.found["instance"]:
+                        self.warnings.append(
+                            f"The instance {row.id} is there, {row.lifecycle_state}, and may bill: run the same "
+                            "again to go on with it, or destroy it."
+                        )
                         return
+                for stack in stacks:
+                    stack.deadline = time.monotonic() + self.params["wait_s"]  # the try may have used up its own
                     stack.remove(oci_stack.NETWORK)
                 if not self.ledger.standing():
                     self._forget()
@@ -998,7 +1036,10 @@ class Manager:
         if any(other.found[kind] for kind in oci_stack.NETWORK):
             shown.show(f"network in {other.region}", "left over", None)
             if not self.check_mode:
-                other.remove(oci_stack.NETWORK)
+                try:
+                    other.remove(oci_stack.NETWORK)
+                except OciError as error:  # it costs nothing, and the instance is there
+                    self.warnings.append(f"The network of {other.name} in {other.region} is left over: {error}")
 
     def _running(self, stack: oci_stack.Stack, row: Any) -> Any:
         state = row.lifecycle_state
@@ -1101,10 +1142,6 @@ class Manager:
     def _pin(self, tags: dict[str, str]) -> None:
         write_file(self.known_hosts, "".join(f"{line}\n" for line in stack_tags.known_hosts_lines(tags)))
 
-    def _plan_of_what_stands(self, stack: oci_stack.Stack, row: Any) -> None:
-        volume = next(iter(stack.boot_volumes(row)), None)
-        self.plan = {"lines": oci_plan.standing_lines(row, oci_prices.read_prices(), volume), "tries": []}
-
     def _warn_of_differences(self, row: Any, wish: oci_launch.Wish) -> None:
         differences: list[tuple[str, Any, Any]] = []
         if row.shape not in wish.shapes:
@@ -1159,6 +1196,8 @@ def _refused(candidate: oci_launch.Candidate, kind: str, error: OciError) -> str
         return error.said
     if kind == "capacity":
         return f"Oracle is out of capacity for {where}."
+    if kind == "throttled":
+        return f"Oracle has had too many requests from you, lately for {where}: try again in some minutes."
     if kind == "not_preemptible":
         return f"Oracle does not launch {where} as preemptible ({error}): leave preemptible out, or choose another."
     if kind == "not_found":

@@ -130,7 +130,7 @@ def test_retry_after_is_heeded_within_reason() -> None:
     ],
 )
 def test_what_another_try_may_help(status: int, code: str, message: str, again: bool) -> None:
-    assert oci_client._may_pass(oci_client.OciError(message, status, code)) is again
+    assert oci_client._may_pass(oci_client.OciError(message, status, code, message)) is again
 
 
 def test_waiting_between_tries_grows_and_ends() -> None:

@@ -58,6 +58,10 @@ class Oracle:
         return row
 
 
+def alone() -> None:
+    """Nobody else has launched."""
+
+
 FULL = ("capacity", "Oracle is out of capacity.")
 
 
@@ -68,6 +72,7 @@ def test_a_refusal_leads_to_the_next_try(kind: str, clock: ClockDouble) -> None:
         plan(candidate("VM.GPU.A10.1", "AD-1"), candidate("VM.GPU.A10.1", "AD-2")),
         oracle.launch,
         0,
+        alone,
         RunProgress(None),
     )
     assert (made.domain, oracle.asked, clock.now) == ("AD-2", ["AD-1", "AD-2"], 0)
@@ -77,7 +82,9 @@ def test_what_is_known_to_fail_is_not_tried(clock: ClockDouble) -> None:
     first = candidate("VM.GPU.A10.1", "AD-1")
     first.rule_out("limit", "The limit is 0.")
     oracle = Oracle()
-    oci_failover.launch_first(plan(first, candidate("VM.GPU.A10.1", "AD-2")), oracle.launch, 0, RunProgress(None))
+    oci_failover.launch_first(
+        plan(first, candidate("VM.GPU.A10.1", "AD-2")), oracle.launch, 0, alone, RunProgress(None)
+    )
     assert oracle.asked == ["AD-2"]
 
 
@@ -114,7 +121,7 @@ def test_a_limit_that_the_plan_does_not_know_rules_out_its_own_try() -> None:
 
 def test_capacity_is_waited_for_with_growing_pauses(clock: ClockDouble) -> None:
     oracle = Oracle(AD_1=[FULL] * 4)
-    oci_failover.launch_first(plan(candidate("VM.GPU.A10.1", "AD-1")), oracle.launch, 3600, RunProgress(None))
+    oci_failover.launch_first(plan(candidate("VM.GPU.A10.1", "AD-1")), oracle.launch, 3600, alone, RunProgress(None))
     assert (len(oracle.asked), clock.now) == (5, 5 + 10 + 20 + 40)
 
 
@@ -124,21 +131,44 @@ def test_waiting_has_an_end_and_a_last_try_at_it(clock: ClockDouble) -> None:
     with pytest.raises(
         OciError, match=r"It died; Oracle is out of capacity for .* in AD-1, and was for 0:12: .*longer"
     ):
-        oci_failover.launch_first(plan(*rows), oracle.launch, 12, RunProgress(None))
+        oci_failover.launch_first(plan(*rows), oracle.launch, 12, alone, RunProgress(None))
     assert (clock.now, oracle.asked) == (12, ["AD-1", "AD-2", "AD-1", "AD-1"])
+
+
+def test_who_is_throttled_asks_no_more_in_that_round(clock: ClockDouble) -> None:
+    oracle = Oracle(AD_1=[("throttled", "Too many.")])
+    rows = [candidate("VM.GPU.A10.1", "AD-1"), candidate("VM.GPU.A10.1", "AD-2")]
+    made = oci_failover.launch_first(plan(*rows), oracle.launch, 60, alone, RunProgress(None))
+    assert (made.domain, oracle.asked, clock.now) == ("AD-1", ["AD-1", "AD-1"], 5)
+
+
+def test_another_controllers_launch_ends_the_waiting(clock: ClockDouble) -> None:
+    def not_alone() -> None:
+        raise OciError("Another controller has launched.")
+
+    oracle = Oracle(AD_1=[FULL] * 9)
+    with pytest.raises(OciError, match="Another controller"):
+        oci_failover.launch_first(
+            plan(candidate("VM.GPU.A10.1", "AD-1")), oracle.launch, 3600, not_alone, RunProgress(None)
+        )
+    assert (len(oracle.asked), clock.now) == (1, 5)
 
 
 def test_only_capacity_is_waited_for(clock: ClockDouble) -> None:
     oracle = Oracle(AD_1=[("limit", EXCEEDED)])
     with pytest.raises(OciError, match="ask Oracle"):
-        oci_failover.launch_first(plan(candidate("VM.GPU.A10.1", "AD-1")), oracle.launch, 3600, RunProgress(None))
+        oci_failover.launch_first(
+            plan(candidate("VM.GPU.A10.1", "AD-1")), oracle.launch, 3600, alone, RunProgress(None)
+        )
     assert clock.now == 0
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (OciError("Oracle answered launch_instance with 500 InternalError: Out of host capacity.", 500), "capacity"),
+        (OciError("...", 500, "InternalError", "Out of host capacity."), "capacity"),
+        (OciError("create_compute_capacity_report was answered ...", 500, "InternalError", "Internal error"), ""),
+        (OciError("...", 429, "TooManyRequests"), "throttled"),
         (OciError("...", 400, "LimitExceeded"), "limit"),
         (OciError("...", 400, "QuotaExceeded"), "quota"),
         (OciError("...", 404, "NotAuthorizedOrNotFound"), "not_found"),
