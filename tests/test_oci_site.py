@@ -73,7 +73,7 @@ def test_check_mode_asks_and_makes_nothing(run: Run, cloud: EmulatedCloud) -> No
 
 def test_the_plan_is_a_table_for_people_and_makes_nothing(run: Run, cloud: EmulatedCloud) -> None:
     shown = run("faceswap-oci", "run", "--tags", "plan")
-    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert shown.returncode == 0 and "\n0 changed\n" in shown.stdout, shown.stdout + shown.stderr
     for part in ("To be made: instance, boot volume, VCN", "USD for 24 h", "gpu-a10-count: 1 of 4", "  48.14  "):
         assert shown.stdout.count(part) >= 2, shown.stdout  # for each of the two
     assert standing(cloud) == Counter()
@@ -81,6 +81,7 @@ def test_the_plan_is_a_table_for_people_and_makes_nothing(run: Run, cloud: Emula
     refused = run("faceswap-oci", "run", "--tags", "plan")
     cloud.scenarios()
     assert refused.returncode == 1
+    assert refused.stdout.count("USD for 24 h") == 2 and "0 changed" not in refused.stdout  # what it would cost
     assert re.search(r"The limit gpu-a10-count of service compute is 0 in us-ashburn-1.*ask Oracle", refused.stderr)
 
 
@@ -89,7 +90,9 @@ def test_one_run_makes_the_instances_and_reaches_them(run: Run, cloud: EmulatedC
     assert played.returncode == 0, played.stdout + played.stderr
     for name in ("studio", "berta"):
         line = re.search(rf"^ *{name}: (ubuntu@[\d.]+), VM.GPU.A10.1 in [\w-]+, RUNNING; .*$", played.stdout, re.M)
-        assert line and re.search(r"until it is destroyed \(meant to be gone \d{4}-\d\d-\d\dT[\d:]+Z\)$", line[0])
+        assert line and re.search(
+            r"until it is destroyed, and .* \(meant to be gone \d{4}-\d\d-\d\dT[\d:]+Z\)$", line[0]
+        )
         [login] = re.findall(rf"^ *(ssh .* {line[1]})$", played.stdout, re.M)  # to be copied as it is
         there = subprocess.run([*shlex.split(login), "id", "-un"], capture_output=True, text=True, timeout=60)
         assert there.stdout == "ubuntu\n", there.stderr

@@ -86,7 +86,9 @@ def extra_vars(texts: Sequence[str], start: Path) -> tuple[list[Path], dict[str,
             except ValueError:
                 values[key] = value
         else:
-            raise UsageError("-e takes @file.yml or name=value (a name is letters, digits and _).")
+            raise UsageError(
+                '-e takes @file.yml or name=value (a name is letters, digits and _; a list is name=["a","b"]).'
+            )
     return files, values
 
 

@@ -36,6 +36,7 @@ PROGRESS_KEY = "faceswap_progress"
 SAID_KEY = "faceswap_said"
 RESULT_KEY = "faceswap_run_result"
 _SAYS = ("ansible.builtin.debug", "debug")  # what a play says, people shall read
+_PROVISIONS = ("faceswap.ops.oci_instance",)
 _LABELS = ("[ERROR]: ", "ERROR! ")
 
 
@@ -211,6 +212,7 @@ class _Watch:
         self._pid: int | None = None  # of ansible-playbook
         self._play: tuple[str, float] | None = None
         self._task: tuple[str, float] | None = None
+        self._provisions = False  # whether an instance is being made
         self._progress: str | None = None  # the stage's latest line, not yet written for good
         self._items: dict[str, Mapping[str, Any]] = {}  # of this task's loop, the first that failed on a host
         self._failures: dict[str, Failure] = {}
@@ -289,11 +291,13 @@ class _Watch:
         elif kind == "playbook_on_task_start":
             self._open_phase()
             self._task = (data["task"], time.monotonic())
+            self._provisions = data["task_action"] in _PROVISIONS
             self._items = {}
             self._show_task()
-        elif kind == "runner_on_ok":
+        if kind in ("runner_on_ok", "runner_on_failed"):
             for warning in (data.get("res") or {}).get("warnings") or []:
                 self._screen.line(f"  Warning: {warning}")
+        if kind == "runner_on_ok":
             if data["task_action"] in _SAYS and isinstance(said := (data.get("res") or {}).get("msg"), str):
                 for line in said.splitlines():
                     self._screen.line(f"  {line}")
@@ -335,7 +339,7 @@ class _Watch:
     # --- the end ------------------------------------------------------------------------------------------
 
     def _end(self, status: str, exit_code: int, message: str) -> None:
-        left = _STANDS if self._playbook == DESTROY else _GOES_ON
+        left = _STANDS if self._playbook == DESTROY else _MAY_BILL if self._provisions else _GOES_ON
         self._stop = self._stop or (status, exit_code, message + left)
 
     def _broken(self, error: Exception) -> None:
@@ -376,6 +380,10 @@ class _Watch:
 _GOES_ON = (
     " A job that had begun on the host goes on there: the same command again shows it,"
     " `faceswap-oci stop` (with the same -i and -e) stops it, keeping what was made."
+)
+_MAY_BILL = (
+    " An instance may have been made, and then it bills: the same command again goes on with it,"
+    " `faceswap-oci destroy` (with the same -i and -e) removes it."
 )
 _STANDS = " What was not removed yet is still there and may cost money: the same command again goes on."
 

@@ -40,7 +40,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             ended.set()
             if watched:
                 watcher.join()
-        return result
+        return _for_people(result, host, shown=watched)
+
+
+def _for_people(result: dict[str, Any], host: str, shown: bool) -> dict[str, Any]:
+    """A failure is shown as a whole: the plan is shown apart, and what is left of it is short."""
+    if result.get("failed") and "plan" in result:
+        for text in [] if shown else result["plan"]["lines"]:
+            LivingLine(host, terminal_columns()).say(text)
+        names = ("shape", "availability_domain", "verdict")
+        result["plan"] = {"tries": [{name: row[name] for name in names} for row in result["plan"]["tries"]]}
+    return result
 
 
 def _version(path: Path) -> tuple[int, int] | None:

@@ -57,9 +57,11 @@ def launch_first(
         waited = time.monotonic() - began
         if not full or waited >= wait_s:
             raise OciError(plan.refusal(waited if wait_s else 0))
+        if tell == progress.say:
+            progress.say(f"Oracle has no free host: trying on for {clock(wait_s - waited)}.")
+            tell = _keep_quiet  # the same again for hours is nothing to keep on the screen
         _rest(min(pause, wait_s - waited), began + wait_s, progress)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
-        tell = progress.now  # the same again for hours is nothing to keep on the screen
         check_alone()
         for candidate in full:
             candidate.rule_out("", "")
@@ -81,6 +83,10 @@ def limit_refused(candidates: Iterable[Candidate], first: Candidate, refused: La
             mine = [amount for other, amount in row.limits if (other.name, other.where) == (limit.name, limit.where)]
             if row is first or (mine and mine[0] >= need and not row.verdict):
                 row.rule_out(refused.kind, f"{why}, for {need:g} more.")
+
+
+def _keep_quiet(_text: str) -> None:
+    pass
 
 
 def _rest(seconds: float, deadline: float, progress: RunProgress) -> None:

@@ -119,10 +119,11 @@ class Plan:
         return [
             f"To be made: {', '.join(map(words, self.makes))}. Image: {images}.",
             *table,
+            *self._at_most(),
             self._by_whom(),
             "Capacity is what Oracle reports: advice, the launch decides.",
             *(f"{', '.join(shapes)}: {who}." for who, shapes in accounts.items()),
-            *self._whys(),
+            *(self._whys() if self.possible() else []),  # else the failure says them
             *self.notes,
         ]
 
@@ -135,10 +136,18 @@ class Plan:
         if not row.offered:
             return (shape, row.domain, "", "", "", state)
         money = ("?", "?") if row.hourly is None else (f"{row.hourly:.2f}", f"{row.hourly * self.hours:.2f}")
-        limits = [
-            f"{limit.name}: {need:g} of {_left(limit)}" for limit, need in row.limits if limit.service == COMPUTE
-        ]
-        return (shape, row.domain, *money, ", ".join(limits), state)
+        mine = [pair for pair in row.limits if pair[0].service == COMPUTE]
+        tightest = max(mine, key=lambda pair: pair[1] / (pair[0].available or 1e-9), default=None)
+        limit = f"{tightest[0].name}: {tightest[1]:g} of {_left(tightest[0])}" if tightest else ""
+        return (shape, row.domain, *money, limit, state)
+
+    def _at_most(self) -> list[str]:
+        """The dearest of several: who lets the list be tried has agreed to it."""
+        known = [row for row in self.possible() if row.hourly is not None]
+        dearest = max(known, key=lambda row: row.hourly or 0, default=None)
+        if dearest is None or len({row.hourly for row in known}) == 1:
+            return []
+        return [f"At most USD {dearest.hourly:.2f} an hour: {dearest.what}."]
 
     def _whys(self) -> list[str]:
         """The sentences on what is ruled out; that a shape is had here and not there is in the table."""

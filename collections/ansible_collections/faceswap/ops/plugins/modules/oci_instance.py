@@ -1028,6 +1028,15 @@ class Manager:
                 f"Parts of the stack {self.params['name']} may be left ({cause}): run the same again, or destroy it."
             )
 
+    def warn_of_bill(self) -> None:
+        """After a failure: say what may cost money by now, unless that was said already."""
+        kinds = {line["kind"] for line in self.ledger.standing()} | set(self.ledger.open_intents())
+        if "instance" in kinds and not any("may bill" in warning for warning in self.warnings):
+            self.warnings.append(
+                f"An instance of {self.params['name']} may stand, and may bill until it is destroyed: only a destroy "
+                "that succeeds ends that."
+            )
+
     def _leave(self, other: oci_stack.Stack, shown: oci_stack.Stack) -> None:
         """Remove the network from a region in which the instance is not.
 
@@ -1234,6 +1243,8 @@ def main() -> None:
             f"This controller could not do its part ({error}): look at the folder {manager.folder}, its disk, and "
             "the file that REQUESTS_CA_BUNDLE names."
         )
+    if failure:
+        manager.warn_of_bill()
     for warning in manager.warnings:
         module.warn(warning)
     if manager.plan:
