@@ -18,18 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emulated_cloud import COLLECTIONS, MODULE, EmulatedCloud, emulated_cloud
+from emulated_cloud import COLLECTIONS, MODULE, PARTS, EmulatedCloud, emulated_cloud
 
-PARTS = {
-    "boot_volume",
-    "instance",
-    "internet_gateway",
-    "network_security_group",
-    "route_table",
-    "subnet",
-    "vcn",
-    "vnic",
-}
 REPEATS = 5
 KILLS = 50
 BARE = """
@@ -138,7 +128,7 @@ def interrupted(bench: Bench, longest_s: dict[str, float], chance: random.Random
         alive = bench.alive()
         if after == "present":
             duplicates += sum(count - 1 for count in alive.values())
-            leaks += int(set(alive) != PARTS)
+            leaks += int(set(alive) != set(PARTS))
         else:
             leaks += alive.total()
         if sys.stderr.isatty():

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,19 +20,10 @@ from queue import SimpleQueue
 from typing import Any
 
 import oci
-from emulated_cloud import COLLECTIONS, ROOT, EmulatedCloud, emulated_cloud
+from emulated_cloud import COLLECTIONS, PARTS, ROOT, EmulatedCloud, emulated_cloud
 from oci_emulator.guest import what_is_missing
 
-PARTS = {
-    "boot_volume",
-    "instance",
-    "internet_gateway",
-    "network_security_group",
-    "route_table",
-    "subnet",
-    "vcn",
-    "vnic",
-}
+_PARTS = frozenset(PARTS)
 _WAITING_S = 0.2  # what the emulator takes for anything
 _AT_ONCE = 2
 _PREEMPTED_WITHIN_S = 30
@@ -389,21 +381,21 @@ class _Performance:
         self._cloud.scenarios()
         if locked_out:
             self._play("main", good=True)
-            self._standing(PARTS)
+            self._standing(_PARTS)
             self._destroy()
         return self._result
 
     def _present_fails(self, end: Trouble) -> None:
         self._play("main", good=False, says=end.says)
         # What stood when one was locked out has to be left.
-        self._standing(PARTS if end.locks_out else set(), all_of_it=not end.locks_out)
+        self._standing(_PARTS if end.locks_out else frozenset(), all_of_it=not end.locks_out)
 
     def _present_makes(self) -> None:
         self._play("main", good=True)
         if any(one.takes_back for one in self._case.troubles):
             self._taken_back()
             return
-        instance = self._standing(PARTS)
+        instance = self._standing(_PARTS)
         if instance:
             shape, domain = self._stage.place(instance)
             if shape not in self._case.shapes or not domain.endswith(self._case.domains):
@@ -417,12 +409,12 @@ class _Performance:
                 self._wrong("the instance was not taken back")
                 return
             time.sleep(0.1)
-        self._standing(PARTS - {"instance", "boot_volume", "vnic"})
+        self._standing(_PARTS - {"instance", "boot_volume", "vnic"})
         launched = self._cloud.ledger()["launched"]
         self._play("main", good=True)
         if self._cloud.ledger()["launched"] == launched:
             self._wrong("no other instance was made for the one that was taken back")
-        self._standing(PARTS, all_of_it=False)
+        self._standing(_PARTS, all_of_it=False)
 
     def _destroy(self) -> None:
         self._play("destroy", good=True)
@@ -443,7 +435,7 @@ class _Performance:
         if says and not any(re.search(says, sentence) for sentence in sentences):
             self._wrong(f"{entry_point} does not say '{says}', but {sentences}")
 
-    def _standing(self, wanted: set[str], all_of_it: bool = True) -> str:
+    def _standing(self, wanted: AbstractSet[str], all_of_it: bool = True) -> str:
         """Compare what stands with what is wanted, one of each kind; return the instance's OCID."""
         rows = self._cloud.alive()
         count = Counter(row["kind"] for row in rows)

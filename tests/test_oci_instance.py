@@ -4,26 +4,15 @@ import fcntl
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import oci
 import pytest
-from emulated_cloud import COLLECTIONS, MODULE, EmulatedCloud, emulated_cloud
+from emulated_cloud import PARTS, EmulatedCloud, emulated_cloud
 from oci_emulator.guest import what_is_missing
 
-PARTS = [
-    "boot_volume",
-    "instance",
-    "internet_gateway",
-    "network_security_group",
-    "route_table",
-    "subnet",
-    "vcn",
-    "vnic",
-]
 NO_SSH = what_is_missing()
 NEED_SSH = pytest.mark.skipif(NO_SSH != "", reason=f"no emulated instance that answers SSH: {NO_SSH}")
 
@@ -55,18 +44,7 @@ def play(cloud: EmulatedCloud, tmp_path: Path, request: pytest.FixtureRequest) -
             "wait_for_ssh": not NO_SSH,
             "wait_s": 30,
         } | arguments
-        arguments = {key: value for key, value in arguments.items() if value is not None}
-        done = subprocess.run(
-            [sys.executable, MODULE],
-            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments | {"_ansible_check_mode": check}}),
-            env=cloud.env | {"PYTHONPATH": str(COLLECTIONS)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert "Traceback" not in done.stderr + done.stdout, done.stderr + done.stdout
-        said: dict[str, Any] = json.loads(done.stdout)
-        return said
+        return cloud.run_module(arguments, check)
 
     yield run
     cloud.post("faults", [])

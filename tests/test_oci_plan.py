@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,20 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated_cloud import COLLECTIONS, MODULE, EmulatedCloud, emulated_cloud
+from emulated_cloud import PARTS, EmulatedCloud, emulated_cloud
 
 Play = Callable[..., dict[str, Any]]
 
-PARTS = [
-    "boot_volume",
-    "instance",
-    "internet_gateway",
-    "network_security_group",
-    "route_table",
-    "subnet",
-    "vcn",
-    "vnic",
-]
 HOME, FRANKFURT, PHOENIX = "us-ashburn-1", "eu-frankfurt-1", "us-phoenix-1"
 
 
@@ -47,17 +35,7 @@ def play(cloud: EmulatedCloud, tmp_path: Path) -> Iterator[Play]:
             "wait_for_ssh": False,
             "wait_s": 30,
         } | arguments
-        done = subprocess.run(
-            [sys.executable, MODULE],
-            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments | {"_ansible_check_mode": check}}),
-            env=cloud.env | {"PYTHONPATH": str(COLLECTIONS)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert "Traceback" not in done.stderr + done.stdout, done.stderr + done.stdout
-        said: dict[str, Any] = json.loads(done.stdout)
-        return said
+        return cloud.run_module(arguments, check)
 
     yield run
     cloud.scenarios()
