@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,13 +40,23 @@ def run(cloud: EmulatedCloud, tmp_path_factory: pytest.TempPathFactory) -> Run:
     values = json.dumps({"oci_instance_compartment_id": cloud.compartment})
     env = cloud.env | {"HOME": str(home), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400"}
 
-    def run(*words: str, inventory: str = "inventory/oci") -> subprocess.CompletedProcess[str]:
+    def run(*words: str, interrupt_when: Callable[[], bool] | None = None) -> subprocess.CompletedProcess[str]:
+        """`interrupt_when`: press Ctrl-C as soon as that is so."""
         if words[0] == "faceswap-oci":
             given = [f"-eoci_instance_compartment_id={cloud.compartment}"]
         else:
             given = ["-e", values]
-        command = [str(PROGRAMS / words[0]), *words[1:], "-i", inventory, "-i", str(second), *given]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        command = [str(PROGRAMS / words[0]), *words[1:], "-i", "inventory/oci", "-i", str(second), *given]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        if interrupt_when:
+            while not interrupt_when():
+                assert process.poll() is None, "it was over before"
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=300)
+        done = subprocess.CompletedProcess(command, process.returncode, said, errors)
         assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
         return done
 
@@ -83,6 +95,22 @@ def test_the_plan_is_a_table_for_people_and_makes_nothing(run: Run, cloud: Emula
     assert refused.returncode == 1
     assert refused.stdout.count("USD for 24 h") == 2 and "0 changed" not in refused.stdout  # what it would cost
     assert re.search(r"The limit gpu-a10-count of service compute is 0 in us-ashburn-1.*ask Oracle", refused.stderr)
+
+
+def test_ctrl_c_while_an_instance_is_made_says_that_it_may_bill(run: Run, cloud: EmulatedCloud) -> None:
+    cloud.post("settings", {"waiting": 15})
+    stopped = run(
+        "faceswap-oci", "run", "--tags", "oci_instance", interrupt_when=lambda: standing(cloud)["instance"] == 2
+    )
+    cloud.post("settings", {"waiting": 0.5})
+    assert stopped.returncode == 130, stopped.stdout + stopped.stderr
+    assert "An instance may have been made, and then it bills" in stopped.stderr and "destroy" in stopped.stderr
+    cloud.scenarios("clock_skew")
+    refused = run("faceswap-oci", "destroy")
+    cloud.scenarios()
+    assert refused.returncode == 1 and "may bill until it is destroyed" in refused.stdout, refused.stdout
+    assert run("faceswap-oci", "destroy").returncode == 0
+    assert standing(cloud) == Counter()
 
 
 def test_one_run_makes_the_instances_and_reaches_them(run: Run, cloud: EmulatedCloud) -> None:
