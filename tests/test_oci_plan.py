@@ -265,6 +265,7 @@ def test_a_launch_without_an_answer_that_is_not_listed_yet_is_found(
 ) -> None:
     launched = cloud.ledger()["launched"]
     cloud.scenarios("listed_late")
+    cloud.post("settings", {"unlisted": 8})  # longer than the first run goes on trying
     cloud.post("faults", [{"operation": "LaunchInstance", "times": None, "effect": "after", "drop": True}])
     assert "cannot be reached" in play()["msg"]
     cloud.post("faults", [])
@@ -280,6 +281,7 @@ def test_a_launch_without_an_answer_is_looked_for_where_it_was_asked(
 ) -> None:
     launched = cloud.ledger()["launched"]
     cloud.scenarios("listed_late")
+    cloud.post("settings", {"unlisted": 8})  # longer than the first run goes on trying
     cloud.post("faults", [{"operation": "LaunchInstance", "times": None, "effect": "after", "drop": True}])
     assert "cannot be reached" in play()["msg"]
     cloud.post("faults", [])
