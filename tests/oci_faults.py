@@ -299,7 +299,8 @@ class Stage:
         }
         (folder / "play.yml").write_text(PLAYBOOK)
         config = oci.config.from_file(cloud.env["OCI_CLI_CONFIG_FILE"])
-        self._compute = oci.core.ComputeClient(config, retry_strategy=oci.retry.NoneRetryStrategy())
+        # With retries: a fault that did not get its turn yet meets this client too.
+        self._compute = oci.core.ComputeClient(config, retry_strategy=oci.retry.DEFAULT_RETRY_STRATEGY)
         session = self._compute.base_client.session
         session.trust_env = False  # the emulator is reached by these two, whatever this process is told
         session.proxies = {"https": cloud.env["HTTPS_PROXY"]}

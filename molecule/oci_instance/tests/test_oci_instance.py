@@ -158,7 +158,7 @@ def test_the_host_key_is_not_the_one_that_oracle_has_seen(config: Any, instance:
     assert instance.freeform_tags["faceswap-host-key"] == f"rotated:{wire}"
 
 
-def test_the_controller_keeps_a_ledger_a_pin_and_the_login_key_alone(
+def test_the_controller_keeps_a_ledger_a_pin_the_login_key_and_what_was_told(
     cloud: EmulatedCloud, place: Path, config: Any, instance: Any
 ) -> None:
     folder = place / "state" / "molecule"
@@ -167,6 +167,7 @@ def test_the_controller_keeps_a_ledger_a_pin_and_the_login_key_alone(
         "id_ed25519.pub",
         "known_hosts",
         "ledger.jsonl",
+        "progress.json",
     }
     private = [path.name for path in folder.iterdir() if "PRIVATE KEY" in path.read_text()]
     assert private == ["id_ed25519"]
