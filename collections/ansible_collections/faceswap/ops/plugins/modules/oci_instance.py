@@ -1083,10 +1083,13 @@ class Manager:
                     if vnic.is_primary:
                         stack.ledger.made("vnic", stack.region, stack.compartment, vnic.id)
                         return vnic
-            if time.monotonic() >= stack.deadline:
+            state = stack.cloud.call(stack.cloud.compute(stack.region).get_instance, row.id).lifecycle_state
+            if state in oci_stack.DEAD:
                 raise OciError(
-                    f"The instance {row.id} is {row.lifecycle_state} without a VNIC: destroy it and try again."
+                    f"The instance {row.id} became {state} before it could be reached: run the same again."
                 )
+            if time.monotonic() >= stack.deadline:
+                raise OciError(f"The instance {row.id} is {state} without a VNIC: destroy it and try again.")
             time.sleep(0.2)
 
     def _contact(self, stack: oci_stack.Stack, row: Any, vnic: Any) -> Any:
