@@ -259,16 +259,21 @@ def test_a_vcn_of_ones_own_lies_in_one_region(cloud: EmulatedCloud, play: Play) 
 # -- cut off -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["present", "absent"])
-def test_a_launch_without_an_answer_that_is_not_listed_yet_is_found(
-    cloud: EmulatedCloud, play: Play, state: str
-) -> None:
-    launched = cloud.ledger()["launched"]
+def lose_the_launch(cloud: EmulatedCloud, play: Play) -> None:
+    """A run whose launch is carried out, without an answer and not listed for some time."""
     cloud.scenarios("listed_late")
     cloud.post("settings", {"unlisted": 8})  # longer than the first run goes on trying
     cloud.post("faults", [{"operation": "LaunchInstance", "times": None, "effect": "after", "drop": True}])
     assert "cannot be reached" in play()["msg"]
     cloud.post("faults", [])
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_launch_without_an_answer_that_is_not_listed_yet_is_found(
+    cloud: EmulatedCloud, play: Play, state: str
+) -> None:
+    launched = cloud.ledger()["launched"]
+    lose_the_launch(cloud, play)
     # The first choice is another one now, and the instance stands where the answer was lost.
     assert play(state=state, availability_domains=["AD-3"]).get("failed") is None
     assert cloud.ledger()["launched"] == launched + 1
@@ -280,11 +285,7 @@ def test_a_launch_without_an_answer_is_looked_for_where_it_was_asked(
     cloud: EmulatedCloud, play: Play, elsewhere: str
 ) -> None:
     launched = cloud.ledger()["launched"]
-    cloud.scenarios("listed_late")
-    cloud.post("settings", {"unlisted": 8})  # longer than the first run goes on trying
-    cloud.post("faults", [{"operation": "LaunchInstance", "times": None, "effect": "after", "drop": True}])
-    assert "cannot be reached" in play()["msg"]
-    cloud.post("faults", [])
+    lose_the_launch(cloud, play)
     other = {"regions": [FRANKFURT]} if elsewhere == "region" else {"compartment_id": cloud.tenancy}
     assert f"has an instance in {HOME}, compartment {cloud.compartment}: destroy it first" in play(**other)["msg"]
     assert cloud.ledger()["launched"] == launched + 1
