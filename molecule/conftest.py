@@ -1,7 +1,7 @@
-"""What the scenarios' tests share: where things lie on the host."""
+"""What the scenarios' tests share: the engine on the host, and the host's journal when a test failed."""
 
 import json
-import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,12 +9,18 @@ from testinfra.host import Host
 
 
 @pytest.fixture
-def site() -> str:
-    return os.environ["MOLECULE_EPHEMERAL_DIRECTORY"] + "/a site"
-
-
-@pytest.fixture
-def engine(host: Host, site: str) -> dict[str, Any]:
+def engine(host: Host) -> dict[str, Any]:
     """The engine's description, as faceswap_install left it."""
-    description: dict[str, Any] = json.loads(host.file(f"{site}/engine/engine.json").content_string)
+    description: dict[str, Any] = json.loads(host.file("/opt/faceswap-oci/engine/engine.json").content_string)
     return description
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show what the host's journal says when a test failed there."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.failed and host is not None:
+        said = host.run("sudo -n journalctl --boot --no-pager --lines 60")
+        report.sections.append(("journal of the host", said.stdout or said.stderr))
+    return report

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from testhosts.network import inside
+
 ROOT = Path(__file__).parent.parent
 COLLECTIONS = ROOT / "collections"
 MODULE = COLLECTIONS / "ansible_collections/faceswap/ops/plugins/modules/oci_instance.py"
@@ -98,8 +100,13 @@ class EmulatedCloud:
         request = urllib.request.Request(
             self.env["HTTPS_PROXY"] + path, body, {"Content-Type": "application/json"} if body else {}
         )
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            return json.loads(answer.read() or b"null")
+
+        def ask() -> Any:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+                return json.loads(answer.read() or b"null")
+
+        namespace = self.ready["namespace"]  # where the emulator listens, if not in this machine's own
+        return inside(Path(namespace), ask) if namespace else ask()
 
 
 @contextmanager

@@ -7,15 +7,18 @@ import os
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from oci.regions import REGIONS
+from testhosts import machine
+from testhosts.network import inside
 
 from . import capacity, identity, images, instances, launch, limits, network, scenarios, volumes, work_requests
 from .api import Api
 from .cloud import Cloud, new_ocid
 from .credentials import Authority, TokenIssuer, write_private, write_profiles
-from .guest import Guests, SshGuests, what_is_missing
+from .guest import Guests, HostGuests, SshGuests, what_is_missing
 from .principal import InstancePrincipal
 from .server import Server
 from .settings import Settings
@@ -41,7 +44,13 @@ def _arguments() -> argparse.Namespace:
         metavar="NAME",
         help=f"a trouble to begin with, repeatable: {', '.join(scenarios.known())}",
     )
-    add("--no-ssh", action="store_true", help="instances do not answer SSH (needs no root)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--no-ssh", action="store_true", help="instances do not answer SSH (needs no root)")
+    kind.add_argument(
+        "--hosts",
+        metavar="SUITE",
+        help="instances are test hosts of this Debian release, in a network namespace where the emulator listens too",
+    )
     return parser.parse_args()
 
 
@@ -56,14 +65,21 @@ def _write_state(state: Path, api: Api, authority: Authority, port: int, compart
     (state / "environment").write_text("".join(f"export {name}='{value}'\n" for name, value in values.items()))
     ready = {
         "port": port, "tenancy": api.cloud.tenancy, "compartment": compartment, "regions": api.cloud.regions,
-        "state": str(state), "pid": os.getpid(),
+        "state": str(state), "pid": os.getpid(), "namespace": str(api.guests.namespace or ""),
     }  # fmt: skip
     write_private(state / "ready.json.new", json.dumps(ready).encode())
     (state / "ready.json.new").replace(state / "ready.json")
 
 
-def _guests(state: Path, no_ssh: bool) -> Guests:
-    """Real machines where they can be had; else one sentence, and addresses that nobody answers."""
+def _guests(state: Path, no_ssh: bool, suite: str | None) -> Guests:
+    """Real machines where they can be had; else one sentence, and addresses that nobody answers.
+
+    Raises OSError where test hosts are asked for and cannot be had.
+    """
+    if suite:
+        if lacking := machine.what_is_missing():
+            raise OSError(lacking)
+        return HostGuests(state / "guests", suite)
     lacking = "" if no_ssh else what_is_missing()
     if lacking:
         print(f"oci_emulator: instances will not answer SSH: {lacking}; --no-ssh silences this", file=sys.stderr)
@@ -89,15 +105,22 @@ def main() -> int:
     cloud = Cloud(tenancy, regions, arguments.waiting)
     compartments = identity.populate(cloud, ["faceswap", "other"])
     images.populate(cloud)
-    guests = _guests(state, arguments.no_ssh)
+    try:
+        guests = _guests(state, arguments.no_ssh, arguments.hosts)
+    except OSError as error:
+        print(f"oci_emulator: {error}", file=sys.stderr)
+        return 1
     settings = Settings(cloud)
     scenarios.play(settings, arguments.scenario)
     api = Api(cloud, ring, settings, guests)
     authority = Authority()
     try:
-        server = Server(arguments.port, api, authority, InstancePrincipal(ring, tenancy, regions[0]))
+        principal = InstancePrincipal(ring, tenancy, regions[0])
+        start = partial(Server, arguments.port, api, authority, principal)
+        server = inside(guests.namespace, start) if guests.namespace else start()
     except OSError as error:
         print(f"oci_emulator: cannot listen on port {arguments.port}: {error.strerror}", file=sys.stderr)
+        guests.close()
         return 1
 
     def leave(number: int, frame: object) -> None:

@@ -1,9 +1,12 @@
 """The machines behind the instances: a real SSH server for each that has a public address.
 
-A machine is two processes. Its *disk* is a process that holds a mount namespace: an overlay over the machine's own
-system whose upper layer lies in memory, so that nothing a guest does reaches the machine. Its *power* is a process
-namespace inside that one with sshd in it. Both live as long as their standard input is open: when the emulator goes,
-however it goes, the kernel closes the pipes and takes both away, with all they hold.
+There are two kinds. `HostGuests` are test hosts, with systemd and a cloud-init that reads the posted user data;
+`SshGuests` are quicker and less: this machine's own system behind an sshd.
+
+An `SshGuests` machine is two processes. Its *disk* is a process that holds a mount namespace: an overlay over the
+machine's own system whose upper layer lies in memory, so that nothing a guest does reaches the machine. Its *power*
+is a process namespace inside that one with sshd in it. Both live as long as their standard input is open: when the
+emulator goes, however it goes, the kernel closes the pipes and takes both away, with all they hold.
 """
 
 import errno
@@ -19,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from testhosts.machine import Machine, Seed
+from testhosts.network import PROXY_URL, Network, end, spawn
+from testhosts.tree import tree
 
 _NEEDED = ("unshare", "nsenter", "mount", "umount", "pivot_root", "ssh-keygen", "sshd", "sudo")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -73,27 +79,17 @@ Subsystem sftp internal-sftp
 """
 
 
-@dataclass(frozen=True)
-class Seed:
-    """What a machine learns at its first start: address, login, keys, and the user data that was posted."""
-
-    address: str
-    user: str
-    hostname: str
-    authorized_keys: str
-    user_data: bytes
-
-    def host_keys(self) -> dict[str, str]:
-        """The `ssh_keys` of a cloud-config, as cloud-init reads them; empty where there are none."""
-        text = self.user_data.decode(errors="replace")
-        if not text.startswith("#cloud-config"):
-            return {}
-        try:
-            config = yaml.safe_load(text)
-        except yaml.YAMLError:
-            return {}
-        keys = config.get("ssh_keys") if isinstance(config, dict) else None
-        return {str(name): str(value) for name, value in keys.items()} if isinstance(keys, dict) else {}
+def _given_host_keys(user_data: bytes) -> dict[str, str]:
+    """The `ssh_keys` of a cloud-config, as cloud-init reads them; empty where there are none."""
+    text = user_data.decode(errors="replace")
+    if not text.startswith("#cloud-config"):
+        return {}
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    keys = config.get("ssh_keys") if isinstance(config, dict) else None
+    return {str(name): str(value) for name, value in keys.items()} if isinstance(keys, dict) else {}
 
 
 class Guests:
@@ -109,6 +105,8 @@ class Guests:
             if address not in self._used and _is_free(address):
                 self._used.add(address)
                 return address
+
+    namespace: Path | None = None  # the network namespace of the addresses; None: this machine's own
 
     def create(self, identity: str, seed: Seed) -> None:
         """Make the disk of an instance."""
@@ -128,18 +126,17 @@ class Guests:
 
 @dataclass
 class _Machine:
-    """One machine. What is done to it is done by its own thread, in order, so that no request waits for it."""
+    """One machine."""
 
     seed: Seed
     folder: Path
     disk: subprocess.Popen[str] | None = None
     power: subprocess.Popen[str] | None = None
-    worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
-    def make_disk(self) -> None:
+    def create(self) -> None:
         """Mount the disk and do what cloud-init does at the first start."""
         self.folder.mkdir(parents=True)
-        self.disk = _spawn(["unshare", "--mount", "--uts", "sh", "-c", _MAKE_DISK, "sh", str(self.folder)])
+        self.disk = spawn(["unshare", "--mount", "--uts", "sh", "-c", _MAKE_DISK, "sh", str(self.folder)])
         assert self.disk.stdout is not None
         if self.disk.stdout.readline() != "ready\n":
             raise OSError("the disk of a guest could not be mounted; see the messages above, or use --no-ssh")
@@ -147,37 +144,45 @@ class _Machine:
         _make_user(root, self.seed)
         _make_host(root, self.seed)
 
-    def power_on(self) -> None:
+    def start(self) -> None:
         """Start sshd on the disk."""
         assert self.disk is not None
         inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]
         hostname = f"echo '{_host_name(self.seed)}' > /proc/sys/kernel/hostname\n"
         target = f"--target={self.disk.pid}"
-        self.power = _spawn(["nsenter", target, "--mount", "--uts", *inside, hostname + _POWER_ON])
+        self.power = spawn(["nsenter", target, "--mount", "--uts", *inside, hostname + _POWER_ON])
 
-    def power_off(self) -> None:
+    def stop(self) -> None:
         """Pull the plug."""
-        _end(self.power)
+        end(self.power)
         self.power = None
 
-    def destroy(self) -> None:
+    def remove(self) -> None:
         """Power off and forget the disk."""
-        self.power_off()
-        _end(self.disk)
+        self.stop()
+        end(self.disk)
         self.disk = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
+
+@dataclass
+class _Worker:
+    """What is done to a machine is done by its own thread, in order, so that no request waits for it."""
+
+    machine: "_Machine | Machine"
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+
     def do(self, action: Callable[[], None]) -> None:
-        """Have something done by the machine's thread; what goes wrong is said on stderr."""
+        """Have something done; what goes wrong is said on stderr."""
 
         def reporting() -> None:
             try:
                 action()
             except Exception as error:
-                message = f"oci_emulator: the machine at {self.seed.address} failed: {error}"
+                message = f"oci_emulator: the machine at {self.machine.seed.address} failed: {error}"
                 print(message, file=sys.stderr, flush=True)
 
-        self.worker.submit(reporting)
+        self.thread.submit(reporting)
 
 
 class SshGuests(Guests):
@@ -186,37 +191,62 @@ class SshGuests(Guests):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
-        self._machines: dict[str, _Machine] = {}
+        self._machines: dict[str, _Worker] = {}
 
     def create(self, identity: str, seed: Seed) -> None:
         """Make the disk of an instance, in its own time."""
-        machine = _Machine(seed, self._folder / identity.rpartition(".")[2])
-        self._machines[identity] = machine
-        machine.do(machine.make_disk)
+        worker = _Worker(self._machine(seed, self._folder / identity.rpartition(".")[2]))
+        self._machines[identity] = worker
+        worker.do(worker.machine.create)
 
     def start(self, identity: str) -> None:
         """Power on."""
-        if machine := self._machines.get(identity):
-            machine.do(machine.power_on)
+        if worker := self._machines.get(identity):
+            worker.do(worker.machine.start)
 
     def stop(self, identity: str) -> None:
         """Power off; the disk stays."""
-        if machine := self._machines.get(identity):
-            machine.do(machine.power_off)
+        if worker := self._machines.get(identity):
+            worker.do(worker.machine.stop)
 
     def remove(self, identity: str) -> None:
         """Power off and forget the disk."""
-        if machine := self._machines.pop(identity, None):
-            machine.do(machine.destroy)
-            machine.worker.shutdown(wait=False)
+        if worker := self._machines.pop(identity, None):
+            worker.do(worker.machine.remove)
+            worker.thread.shutdown(wait=False)
 
     def close(self) -> None:
         """Remove every machine."""
-        machines = list(self._machines.values())
+        workers = list(self._machines.values())
         for identity in list(self._machines):
             self.remove(identity)
-        for machine in machines:
-            machine.worker.shutdown(wait=True)
+        for worker in workers:
+            worker.thread.shutdown(wait=True)
+
+    def _machine(self, seed: Seed, folder: Path) -> "_Machine | Machine":
+        return _Machine(seed, folder)
+
+
+class HostGuests(SshGuests):
+    """Addresses in a network namespace with a test host behind each, whatever image was asked for."""
+
+    def __init__(self, folder: Path, suite: str) -> None:
+        super().__init__(folder)
+        self._tree = tree(suite, PROXY_URL)
+        self.network = Network()
+        self.namespace = self.network.namespace
+
+    def new_address(self) -> str:
+        """An address that this run has not given out before."""
+        return self.network.new_address()
+
+    def close(self) -> None:
+        """Remove every machine, and the network."""
+        super().close()
+        self.network.close()
+
+    def _machine(self, seed: Seed, folder: Path) -> Machine:
+        return Machine(self.network, self._tree, folder, seed)
 
 
 def what_is_missing() -> str:
@@ -243,24 +273,6 @@ def _is_free(address: str) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRINUSE
     return True
-
-
-def _spawn(command: list[str]) -> subprocess.Popen[str]:
-    """Start a process that lives as long as the pipe to its standard input."""
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
-        cwd="/", start_new_session=True,
-    )  # fmt: skip
-
-
-def _end(process: subprocess.Popen[str] | None) -> None:
-    if process is None:
-        return
-    process.kill()
-    for stream in (process.stdin, process.stdout):
-        if stream:
-            stream.close()
-    process.wait()
 
 
 def _host_name(seed: Seed) -> str:
@@ -307,7 +319,7 @@ def _make_host(root: Path, seed: Seed) -> None:
     _write(root / "etc" / "hosts", f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
     for old in ssh.glob("ssh_host_*"):
         old.unlink()
-    given = seed.host_keys()
+    given = _given_host_keys(seed.user_data)
     kinds = [kind for kind in ("ed25519", "ecdsa", "rsa") if f"{kind}_private" in given]
     for kind in kinds:
         _write(ssh / f"ssh_host_{kind}_key", given[f"{kind}_private"], 0o600)

@@ -5,12 +5,13 @@ import time
 from functools import partial
 from typing import Any
 
+from testhosts.machine import Seed
+
 from . import catalogue, rules, work_requests
 from .api import Call, does
 from .catalogue import SHAPES, Image, Shape, usage
 from .cloud import Resource, new_ocid, short_region
 from .errors import invalid, missing, no_capacity, not_found
-from .guest import Seed
 from .images import domain_of
 from .instances import gone, preempt_later
 from .network import plan_vnic

@@ -1,0 +1,1 @@
+"""Real hosts for tests: systemd, cloud-init, sshd and packages of Debian, in namespaces that vanish with the test."""
