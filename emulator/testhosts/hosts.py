@@ -52,6 +52,13 @@ class TestHosts:
         """Address of a host."""
         return self.machines[name].seed.address
 
+    def target(self, name: str) -> str:
+        """The name by which SSH knows a host; the way to its address is in `ssh_options`.
+
+        Addresses are the same in each network of test hosts, and Ansible would take one's connection for the other's.
+        """
+        return f"{name}-{self.network.number}"
+
     def ssh_options(self, name: str) -> list[str]:
         """OpenSSH's options for a pinned connection to a host, from outside its network."""
         return [
@@ -63,7 +70,7 @@ class TestHosts:
                 "-o",
                 "StrictHostKeyChecking=yes",
             ),
-            *("-o", f"ProxyCommand=nsenter --net={self.network.namespace} nc %h %p"),
+            *("-o", f"ProxyCommand=nsenter --net={self.network.namespace} nc {self.address(name)} %p"),
         ]
 
     def run(self, name: str, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -71,7 +78,7 @@ class TestHosts:
         ssh = ["ssh", *self.ssh_options(name), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-i", str(self.key)]
         ssh += ["-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"]  # a rebooting host just falls silent
         return subprocess.run(
-            [*ssh, f"{LOGIN}@{self.address(name)}", command], capture_output=True, text=True, timeout=timeout
+            [*ssh, f"{LOGIN}@{self.target(name)}", command], capture_output=True, text=True, timeout=timeout
         )
 
     def wait_for(self, name: str) -> None:
@@ -128,7 +135,7 @@ class TestHosts:
     def _inventory(self) -> object:
         hosts = {
             name: {
-                "ansible_host": self.address(name),
+                "ansible_host": self.target(name),
                 "ansible_user": LOGIN,
                 "ansible_ssh_private_key_file": str(self.key),
                 "ansible_ssh_common_args": shlex.join(self.ssh_options(name)),

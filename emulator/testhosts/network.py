@@ -65,6 +65,11 @@ class Network:
         self.proxy = PackageProxy(inside(self.namespace, _listen), package_hosts())
 
     @property
+    def number(self) -> int:
+        """A number that no other network has now."""
+        return self._holder.pid
+
+    @property
     def namespace(self) -> Path:
         """The namespace, for `nsenter --net=`."""
         return Path(f"/proc/{self._holder.pid}/ns/net")
