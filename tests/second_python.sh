@@ -12,7 +12,7 @@ if [ -z "$python" ]; then
     exit 0
 fi
 if [ ! -e .venv-second/ready ] || [ requirements/test.txt -nt .venv-second/ready ]; then
-    sh requirements/venv.sh .venv-second requirements/test.txt "$python"
+    sh tests/timed.sh venv-second sh requirements/venv.sh .venv-second requirements/test.txt "$python"
 fi
-# Pairs of faults try the logic, which is the same on every Python, and take minutes.
-.venv-second/bin/python -m pytest -m "not demo and not pair"
+# tests/conftest.py says what is left out here, and why.
+sh tests/timed.sh second-python sh tests/unit.sh .venv-second "not demo and not once"

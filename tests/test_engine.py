@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +18,6 @@ ROOT = Path(__file__).parents[1]
 CLIP_A, CLIP_B = ROOT / "demo/clipA.mp4", ROOT / "demo/clipB.mp4"
 FRAMES = 26  # of a cut; training asks for 25 faces
 COMMAND = [sys.executable, str(ROOT / "engine/faceswap.py")]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let the many short trainings share what JAX compiles; results are the same, compiling takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("jax")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
 
 
 def engine(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -25,9 +25,7 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield lambda name: by_case[name].result()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.pair] * (len(case.troubles) - 1)) for name, case in CASES.items()]
-)
+@pytest.mark.parametrize("name", CASES)
 def test_there_is_what_was_wanted_and_after_it_nothing(played: Played, name: str) -> None:
     outcome = played(name)
     assert outcome.good, str(outcome)

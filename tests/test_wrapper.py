@@ -371,7 +371,7 @@ def test_an_interrupted_destroy_says_that_things_stand(checkout: Callable[[str],
     root = checkout("")
     (root / "playbooks").mkdir()
     (root / "playbooks" / "destroy.yml").write_text(HOLD)
-    outcome = play_here(root, state, playbook=player.DESTROY, timeout=3)
+    outcome = play_here(root, state, playbook=player.DESTROY, timeout=10)
     assert (outcome.status, outcome.exit_code) == ("timeout", 124)
     assert outcome.message is not None
     assert outcome.message.endswith("still there and may cost money: the same command again goes on.")
@@ -485,7 +485,7 @@ def test_a_signal_ends_all_of_the_play(checkout: Callable[[str], Path], number: 
 
 def test_the_timeout_ends_all_of_the_play(checkout: Callable[[str], Path], state: Path) -> None:
     root = checkout(HOLD)
-    outcome = play_here(root, state, timeout=3)
+    outcome = play_here(root, state, timeout=10)
     assert (outcome.status, outcome.exit_code) == ("timeout", 124)
     assert outcome.message is not None
     assert "goes on there" in outcome.message
