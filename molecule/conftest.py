@@ -1,7 +1,7 @@
 """What the scenarios' tests share: the engine on the host, and the host's journal when a test failed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ def engine(host: Host) -> dict[str, Any]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show what the host's journal says when a test failed there."""
     report = yield
     host = getattr(item, "funcargs", {}).get("host")

@@ -97,7 +97,7 @@ keyed_groups:
 OUR_TAGS = "faceswap-"
 GONE = {"TERMINATING", "TERMINATED"}
 STOPPED_GROUP = "oci_stopped"
-CACHE_FORMAT = 1  # to be raised when `Instance` changes, so that an older cache is not read
+CACHE_FORMAT = 2  # to be raised when `Instance` changes, so that an older cache is not read
 
 
 class Instance(TypedDict):
@@ -109,6 +109,7 @@ class Instance(TypedDict):
     availability_domain: str
     shape: str
     lifecycle_state: str
+    preemptible: bool
     address: str | None
     tags: dict[str, str]
 
@@ -171,6 +172,7 @@ def host_records(instances: Sequence[Instance], state_dir: Path) -> tuple[list[H
                 "availability_domain": instance["availability_domain"],
                 "shape": instance["shape"],
                 "lifecycle_state": instance["lifecycle_state"],
+                "preemptible": instance["preemptible"],
                 "expires": tags.get(stack_tags.EXPIRES),
                 "run": run,
             },
@@ -226,6 +228,7 @@ def describe(cloud: Any, region: str, instance: Any) -> Instance:
         "availability_domain": instance.availability_domain,
         "shape": instance.shape,
         "lifecycle_state": instance.lifecycle_state,
+        "preemptible": instance.preemptible_instance_config is not None,
         "address": address_of(cloud, region, instance),
         "tags": {tag: value for tag, value in instance.freeform_tags.items() if tag.startswith(OUR_TAGS)},
     }

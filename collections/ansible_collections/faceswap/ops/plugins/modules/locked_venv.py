@@ -15,7 +15,8 @@ description:
     This module keeps the lock file's digest in the environment, so that a run without changes is quick and check
     mode tells the truth.
   - An environment that another lock file or another Python made, or that a killed run left unfinished, is made
-    anew.
+    anew. Where pip is still at work for a controller that is gone, it is waited for.
+  - Everybody may read the environment and run its programs.
 author:
   - The faceswap-oci maintainers
 options:
@@ -75,16 +76,22 @@ reason:
   sample: the lock file changed
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 MARKER = "lock.json"
+LOCK_WAIT_S = 900
+UNREACHED = "connection broken by"  # pip's words for an index that does not answer
 PROBE = "import json, sys; print(json.dumps([list(sys.version_info[:2]), sys.version]))"
 
 
@@ -112,6 +119,16 @@ def last_error(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["no message"])[-1]
+
+
+def why_not(output: str) -> str:
+    """Return why pip did not install: an index out of reach shows as a package that does not exist."""
+    if UNREACHED in output:
+        return (
+            "this host does not reach the package index: see to its network, DNS or proxy (`pip config list` shows "
+            "what pip uses), then run the same again."
+        )
+    return last_error(output)
 
 
 class LockedVenv:
@@ -152,7 +169,29 @@ class LockedVenv:
                 "free some room or choose another folder."
             )
 
-    def make(self, wanted: dict[str, str]) -> None:
+    @contextmanager
+    def alone(self) -> Iterator[int]:
+        """Keep others from making the same environment; yields the lock's descriptor.
+
+        pip inherits it and so holds the lock even where the run that began it was killed.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with (self.path.parent / f".{self.path.name}.lock").open("w") as lock:
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        self.module.fail_json(
+                            msg=f"Another run has been installing packages in {self.path} for {LOCK_WAIT_S} s: "
+                            "run the same again when it is done."
+                        )
+                    time.sleep(1)
+            yield lock.fileno()
+
+    def make(self, wanted: dict[str, str], lock: int) -> None:
         """Make the environment from nothing; the marker is written last."""
         self.check_room()
         if self.path.exists():
@@ -164,11 +203,10 @@ class LockedVenv:
             self.module.fail_json(msg=f"No virtual environment could be made: {last_error(out + err)}{hint}")
         # The lock is complete, so nothing else is looked for: some packages ask for far more than they use.
         pip = [str(self.path / "bin" / "python"), "-m", "pip", "install", "--no-input", "--no-deps"]
-        code, out, err = self.module.run_command([*pip, "--require-hashes", "-r", str(self.lock)])
+        code, out, err = self.module.run_command([*pip, "--require-hashes", "-r", str(self.lock)], pass_fds=(lock,))
         if code:
-            self.module.fail_json(
-                msg=f"The packages could not be installed: {last_error(err or out)}", stdout=out, stderr=err
-            )
+            said = {} if UNREACHED in err + out else {"stdout": out, "stderr": err}
+            self.module.fail_json(msg=f"The packages could not be installed: {why_not(err + out)}", **said)
         temporary = self.path / (MARKER + ".tmp")
         with temporary.open("w") as stream:
             json.dump(wanted, stream)
@@ -190,6 +228,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)  # a careful host's root would keep it all to itself
     venv = LockedVenv(module)
     result: dict[str, Any] = {"python": str(venv.path / "bin" / "python")}
     try:
@@ -198,7 +237,10 @@ def main() -> None:
         wanted = venv.wanted()
         reason = reason_to_make(venv.path, wanted)
         if reason and not module.check_mode:
-            venv.make(wanted)
+            with venv.alone() as lock:
+                reason = reason_to_make(venv.path, wanted)  # another run may have made it meanwhile
+                if reason:
+                    venv.make(wanted, lock)
     except OSError as error:
         module.fail_json(msg=f"{error}: the virtual environment could not be made.")
     module.exit_json(

@@ -1,8 +1,12 @@
 """`locked_venv` as Ansible runs it, with an empty lock: no package is asked for."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +76,44 @@ def test_a_package_that_is_not_to_be_had_leaves_no_finished_environment(values: 
     failed = play(values)
     assert failed["failed"] and failed["msg"].startswith("The packages could not be installed: ")
     assert locked_venv.reason_to_make(Path(values["path"]), {}) == "it was never finished"
+
+
+def test_an_index_out_of_reach_is_told_as_that(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(values["lock"]).write_text("nothing-of-this-name==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    failed = play(values)
+    assert failed["failed"] and "this host does not reach the package index" in failed["msg"]
+    assert "\n" not in failed["msg"] and "stderr" not in failed
+    Path(values["lock"]).write_text("# nothing is locked\n")
+    assert play(values)["changed"]
+
+
+def test_everybody_may_read_it(values: dict[str, Any]) -> None:
+    mask = os.umask(0o077)
+    try:
+        play(values)
+    finally:
+        os.umask(mask)
+    below = [path for path in Path(values["path"]).rglob("*") if not path.is_symlink()]
+    assert below and all(path.stat().st_mode & 0o004 and not path.stat().st_mode & 0o022 for path in below)
+
+
+def test_two_at_once_make_it_once(values: dict[str, Any]) -> None:
+    """The lock is held as by a pip whose controller is gone; when that ends, there is an environment that fits."""
+    play(values)
+    marker = Path(values["path"]) / locked_venv.MARKER
+    marker.rename(marker.with_suffix(".aside"))
+    answers: list[dict[str, Any]] = []
+    with (Path(values["path"]).parent / ".a venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other = threading.Thread(target=lambda: answers.append(play(values)))
+        other.start()
+        time.sleep(2.5)
+        assert not answers
+        marker.with_suffix(".aside").rename(marker)
+    other.join()
+    assert answers[0]["reason"] == "nothing changed" and not answers[0]["changed"]
 
 
 @pytest.mark.parametrize(

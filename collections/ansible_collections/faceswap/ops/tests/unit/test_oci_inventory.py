@@ -40,6 +40,7 @@ def instance(name: str = "demo", region: str = "us-ashburn-1", **changes: Any) -
         "availability_domain": "Uocm:AD-1",
         "shape": "VM.GPU.A10.1",
         "lifecycle_state": "RUNNING",
+        "preemptible": False,
         "address": "198.51.100.7",
         "tags": tags(name),
     }
@@ -105,6 +106,7 @@ def model(name: str, state: str = "RUNNING", **changes: Any) -> SimpleNamespace:
         "availability_domain": "Uocm:AD-1",
         "shape": "VM.GPU.A10.1",
         "lifecycle_state": state,
+        "preemptible_instance_config": None,
         "freeform_tags": {**tags(name), "team": "red"},
     }
     return SimpleNamespace(**{**values, **changes})
@@ -189,6 +191,7 @@ def test_a_host_has_all_that_a_pinned_connection_needs() -> None:
         "availability_domain": "Uocm:AD-1",
         "shape": "VM.GPU.A10.1",
         "lifecycle_state": "RUNNING",
+        "preemptible": False,
         "expires": "2026-11-23T10:00:00Z",
         "run": RUN,
     }
@@ -257,6 +260,11 @@ def test_only_marked_instances_and_only_our_tags_are_kept(cloud: CloudDouble) ->
     (found,) = plugin.find_instances(cloud, [], [])
     assert found["tags"] == tags("demo")
     assert found == json.loads(json.dumps(found))
+
+
+def test_it_says_what_is_preemptible(cloud: CloudDouble) -> None:
+    cloud.rows["us-ashburn-1", OURS] = [model("demo", preemptible_instance_config=SimpleNamespace())]
+    assert [found["preemptible"] for found in plugin.find_instances(cloud, [], [])] == [True, False]
 
 
 @pytest.mark.parametrize(
