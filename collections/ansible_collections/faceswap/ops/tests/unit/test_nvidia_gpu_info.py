@@ -1,6 +1,18 @@
 from pathlib import Path
 
-from ansible_collections.faceswap.ops.plugins.modules.nvidia_gpu_info import find_gpus, verdict
+import pytest
+from ansible_collections.faceswap.ops.plugins.modules.nvidia_gpu_info import (
+    EFI_GLOBAL,
+    SWITCH_CLASS,
+    find_gpus,
+    newest_kernel,
+    nvidia_devices,
+    os_release,
+    read_json,
+    read_smi,
+    secure_boot,
+    verdict,
+)
 
 
 def device(bus: Path, address: str, vendor: str, kind: str, number: str, driver: str = "") -> None:
@@ -19,10 +31,12 @@ def test_gpus_are_found_by_vendor_and_class(tmp_path: Path) -> None:
     device(bus, "0000:00:04.0", "0x10de", "0x030000", "0x15f8")  # P100, as a VGA controller, no driver
     device(bus, "0000:00:03.0", "0x10de", "0x040300", "0x10f0", "snd_hda_intel")  # a card's sound device
     device(bus, "0000:00:02.0", "0x8086", "0x030000", "0x3e98", "i915")
+    device(bus, "0000:00:06.0", "0x10de", "0x068000", "0x22a3")  # an NVSwitch
     assert find_gpus(bus) == [
-        {"address": "0000:00:04.0", "device": "15f8", "driver": ""},
-        {"address": "0000:00:05.0", "device": "2236", "driver": "nvidia"},
+        {"address": "0000:00:04.0", "device": "15f8", "architecture": "Pascal", "driver": ""},
+        {"address": "0000:00:05.0", "device": "2236", "architecture": "Ampere", "driver": "nvidia"},
     ]
+    assert [found.name for found in nvidia_devices(bus, (SWITCH_CLASS,))] == ["0000:00:06.0"]
 
 
 def test_a_host_without_a_pci_bus_has_none(tmp_path: Path) -> None:
@@ -32,5 +46,39 @@ def test_a_host_without_a_pci_bus_has_none(tmp_path: Path) -> None:
 def test_the_verdict_is_honest() -> None:
     gpu = [{"address": "0000:00:05.0", "device": "2236", "driver": ""}]
     assert verdict([], "") == "no NVIDIA GPU: CPU build"
-    assert verdict(gpu, "").endswith("without a working driver: CPU build")
+    assert verdict(gpu, "") == "NVIDIA GPU 10de:2236 at 0000:00:05.0 without a working driver"
     assert verdict(gpu, "580.95.05") == "NVIDIA GPU 10de:2236 at 0000:00:05.0, driver 580.95.05 works"
+
+
+@pytest.mark.parametrize(("last", "on"), [(b"\1", True), (b"\0", False)])
+def test_secure_boot_is_read_from_the_firmware(tmp_path: Path, last: bytes, on: bool) -> None:
+    assert not secure_boot(tmp_path)  # no UEFI
+    variables = tmp_path / "firmware/efi/efivars"
+    variables.mkdir(parents=True)
+    (variables / f"SecureBoot-{EFI_GLOBAL}").write_bytes(b"\6\0\0\0" + last)
+    assert secure_boot(tmp_path) is on
+
+
+def test_the_driver_is_asked_for_each_card() -> None:
+    assert read_smi("580.95.05, Enabled\n580.95.05, Enabled\n") == ("580.95.05", True)
+    assert read_smi("580.95.05, Enabled\n580.95.05, Disabled\n") == ("580.95.05", False)
+    assert read_smi("No devices were found\n") == ("", False)
+    assert read_smi("") == ("", False)
+
+
+def test_the_newest_kernel_is_one_that_is_installed(tmp_path: Path) -> None:
+    assert newest_kernel(tmp_path / "none") == ""
+    for kernel in ("6.1.0-9-amd64", "6.1.0-10-amd64"):
+        (tmp_path / kernel / "kernel").mkdir(parents=True)
+    (tmp_path / "6.1.0-11-amd64").mkdir()  # what a removed kernel left
+    assert newest_kernel(tmp_path) == "6.1.0-10-amd64"
+
+
+def test_files_are_read_as_they_are(tmp_path: Path) -> None:
+    text = '# a comment\nNAME="Oracle Linux Server"\nID=ol\nVERSION_ID="9.6"\n\n'
+    assert os_release(text) == {"NAME": "Oracle Linux Server", "ID": "ol", "VERSION_ID": "9.6"}
+    fact = tmp_path / "fact"
+    for content, read in ((None, {}), ("no JSON", {}), ("[1]", {}), ('{"a": "b"}', {"a": "b"})):
+        if content is not None:
+            fact.write_text(content)
+        assert read_json(fact) == read
