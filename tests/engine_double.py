@@ -1,7 +1,8 @@
 """A test double of an engine, for tests of the supervisor alone: it counts instead of training.
 
 `convert -i IN -o OUT` writes OUT/1.txt from IN; `train -m MODEL -i N [--every SECONDS]` counts N iterations on
-in MODEL/double_state.json and saves on SIGINT, as Faceswap does; `fail` ends with an error of its own.
+in MODEL/double_state.json and saves on SIGINT, as Faceswap does; `fail` ends with an error of its own; `fill -o OUT`
+writes until the disk is full.
 """
 
 import argparse
@@ -42,6 +43,16 @@ def main() -> int:
         options.output.mkdir(exist_ok=True)
         print("Converting:  50%|#    | 1/2 [00:01<00:01,  1.00it/s]\rConverting: 100%|##| 2/2 [00:02<00:00]")
         (options.output / "1.txt").write_text(Path(options.input).read_text().upper())
+    elif options.verb == "fill":
+        options.output.mkdir(exist_ok=True)
+        try:
+            for number in range(10_000):
+                (options.output / f"{number}.png").write_bytes(bytes(65536))
+                print(f"picture {number} is written", flush=True)
+        except OSError as error:
+            print(f"01/02/2026 12:00:00 ERROR    {error}")
+            print("a traceback, for which the log has no room either\n" * 500)
+            return 1
     else:
         print("01/02/2026 12:00:00 ERROR    The disk is on fire: put it out.")
         print("Traceback or whatever follows")

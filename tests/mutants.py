@@ -84,6 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutants ") as folder:
         copy = Path(folder) / "checkout"
         shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        subprocess.run(["git", "init", "--quiet", copy], check=True)  # molecule finds its shared settings by it
         for number, mutant in enumerate(chosen, 1):
             clock = time.monotonic()
             verdict = play(mutant, copy)

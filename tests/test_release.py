@@ -24,7 +24,7 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
 
-FILES = Path(__file__).resolve().parents[1] / "roles" / "faceswap_run" / "files"
+FILES = Path(__file__).resolve().parents[1] / "roles" / "faceswap_run" / "files" / "release"
 sys.path.insert(0, str(FILES))
 
 import release  # noqa: E402

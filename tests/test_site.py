@@ -142,7 +142,7 @@ def test_check_mode_on_an_empty_host_survives_and_makes_nothing(tmp_path: Path) 
 TAGS = {
     "plan": "Plan | Look at the sources",
     "nvidia_cuda": "Say what was found",
-    "faceswap_install": "Verify | Load the engine with all its packages, and describe it for those who run it",
+    "faceswap_install": "Verify | Load the engine, compute with it, and describe it for those who run it",
     "faceswap_run": "Release | Bring the result home",
     "extract": "Extract | Extract the faces",
     "train": "Train | Train the model",
@@ -282,6 +282,7 @@ def test_a_role_taken_alone_works(copy: Site, tmp_path: Path) -> None:
                     "vars": {
                         **copy.values,
                         "faceswap_run_job": "demo",
+                        "faceswap_run_user": "",
                         "faceswap_run_engine_file": copy.values["faceswap_engine_file"],
                         "faceswap_run_source_a": str(ROOT / "demo" / "clipA.mp4"),
                         "faceswap_run_source_b": str(ROOT / "demo" / "clipB.mp4"),

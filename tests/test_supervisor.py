@@ -2,9 +2,12 @@
 
 import json
 import os
+import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,8 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-SUPERVISOR = HERE.parent / "roles" / "faceswap_run" / "files" / "supervisor.py"
+PROGRAMS = HERE.parent / "roles" / "faceswap_run" / "files"
+SUPERVISOR, UNITS = PROGRAMS / "supervisor.py", PROGRAMS / "units.py"
 Json = dict[str, Any]
 
 
@@ -28,6 +32,8 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 class Job:
     """A job folder, and the supervisor asked as the action plugin asks it."""
+
+    program = SUPERVISOR
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "job of mine"
@@ -50,8 +56,9 @@ class Job:
 
     def ask(self, verb: str, *words: str, spec: Json | None = None) -> Json:
         done = subprocess.run(
-            [str(SUPERVISOR), verb, str(self.folder), *words],
+            [str(self.program), verb, str(self.folder), *words],
             input=json.dumps(spec or {}),
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=60,
@@ -60,6 +67,9 @@ class Job:
         answer: Json = json.loads(done.stdout)
         assert (done.returncode == 0) == ("error" not in answer)
         return answer
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ}
 
     def start(self, spec: Json, *flags: str) -> Json:
         return self.ask("start", spec["stage"], *flags, spec=spec)
@@ -221,6 +231,7 @@ def test_a_running_stage_is_joined_and_not_begun_twice(job: Job) -> None:
     first = job.state("train")["supervisor_pid"]
     joined = job.start(spec)
     assert joined["running"] and joined["reason"] == "it was running already"
+    assert joined["command"] == job.state("train")["command"]
     assert job.state("train")["supervisor_pid"] == first
     assert "is running with other settings" in job.start(job.train(7))["error"]
 
@@ -344,3 +355,213 @@ def test_a_full_disk_is_told_before_the_engine_starts(job: Job, tmp_path: Path) 
         assert small.finish(small.convert(need_mb=1))["complete"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_becomes_full_is_told_and_the_next_run_mends_it(job: Job, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
+    try:
+        small = Job(disk)
+        end = small.finish(small.convert(arguments=["fill", "-o", "out"]))
+        assert not end["complete"] and end["exit_code"] == 1 and end["progress"]["state"] == "failed"
+        assert end["message"] == (
+            f"The disk of {small.folder} is full: free some room, or set faceswap_run_dir to a larger disk, "
+            "and run it again."
+        )
+        assert not (small.folder / "out").exists()  # half a result is of no use, and takes the room of the next
+        assert small.finish(small.convert())["complete"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+class UnitJob(Job):
+    """A job whose stages run in units of a double of systemd, asked as root asks."""
+
+    program = UNITS
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.systemd = folder / "systemd"
+        self.systemd.mkdir()
+        (self.systemd / "systemctl").symlink_to(HERE / "systemd_double.py")
+        (self.systemd / "jobs").write_text(str(folder))
+        (self.systemd / "supervisor").write_text(str(SUPERVISOR))
+        (self.systemd / "system").write_text("running")
+
+    def environment(self) -> dict[str, str]:
+        path = f"{self.systemd}:/usr/bin:/bin"
+        return {**os.environ, "PATH": path, "SYSTEMD_DOUBLE": str(self.systemd)}
+
+    def systemctl(self, *words: str) -> None:
+        subprocess.run([str(self.systemd / "systemctl"), *words], env=self.environment(), check=True, timeout=60)
+
+    def resume(self) -> list[list[str]]:
+        """What the boot does."""
+        done = subprocess.run(
+            [str(UNITS), "resume", str(self.folder.parent)],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        stages: list[list[str]] = json.loads(done.stdout)["resumed"]
+        return stages
+
+    def unit(self, stage: str) -> Json:
+        unit: Json = json.loads((self.systemd / f"faceswap-oci@job\\x20of\\x20mine-{stage}.service.json").read_text())
+        return unit
+
+    def wanted(self, stage: str) -> bool:
+        return (self.folder / "stages" / stage / "wanted").exists()
+
+    def end(self, stage: str) -> Json:
+        wait_until(lambda: not self.status(stage)["alive"])
+        return self.status(stage)
+
+
+@pytest.fixture
+def unit_job(tmp_path: Path) -> Iterator[UnitJob]:
+    made = UnitJob(tmp_path)
+    yield made
+    made.ask("stop")
+
+
+def test_a_stage_runs_in_its_unit(unit_job: UnitJob) -> None:
+    end = unit_job.finish(unit_job.convert())
+    assert end["changed"] and end["complete"] and not unit_job.wanted("convert")
+    assert unit_job.unit("convert") == {"ActiveState": "inactive", "Job": "", "code": 0, "tries": 1}
+    again = unit_job.start(unit_job.convert())
+    assert not again["changed"] and not again["running"]
+    assert unit_job.start(unit_job.convert(arguments=["convert"]), "--check")["changed"]
+    assert not unit_job.wanted("convert")
+
+
+@pytest.mark.parametrize("victim", ["engine_pid", "supervisor_pid"])
+def test_in_a_unit_what_is_killed_goes_on_by_itself(unit_job: UnitJob, victim: str) -> None:
+    unit_job.start(unit_job.train(60, every=0.05))
+    wait_until(lambda: unit_job.iterations() > 3)
+    saved = unit_job.iterations()
+    os.kill(unit_job.state("train")[victim], signal.SIGKILL)
+    while unit_job.status("train")["alive"]:
+        pass
+    assert unit_job.iterations() == 60, "a watcher would have given up"
+    end = unit_job.end("train")
+    assert end["complete"] and end["iterations"] == 60 and unit_job.unit("train")["tries"] == 2
+    assert int(unit_job.state("train")["command"][-1]) <= 60 - saved, "it was begun anew"
+
+
+def test_in_a_unit_a_failure_of_the_engine_is_not_tried_again(unit_job: UnitJob) -> None:
+    unit_job.start(unit_job.convert(arguments=["fail"]))
+    end = unit_job.end("convert")
+    assert end["message"] == "The disk is on fire: put it out." and end["exit_code"] == 3
+    assert unit_job.unit("convert")["tries"] == 1 and not unit_job.wanted("convert")
+    unit_job.engine.write_text(json.dumps({"command": ["/nonexistent/faceswap"], "python": sys.executable}))
+    unit_job.start(unit_job.convert(arguments=["another"]))
+    end = unit_job.end("convert")
+    assert "/nonexistent/faceswap" in end["message"] and not unit_job.wanted("convert")
+
+
+def test_a_shutdown_saves_and_the_boot_goes_on(unit_job: UnitJob) -> None:
+    spec = unit_job.train(100_000, every=0.02)
+    unit_job.start(spec)
+    wait_until(lambda: unit_job.iterations() > 3)
+    (unit_job.systemd / "system").write_text("stopping")
+    unit_job.systemctl("shutdown")
+    saved = unit_job.iterations()
+    assert unit_job.wanted("train") and unit_job.state("train")["again"]
+    assert unit_job.status("train")["alive"], "a watcher must wait for the boot"
+    (unit_job.systemd / "system").write_text("starting")
+    resume = unit_job.systemd / "faceswap-oci-resume.service.json"
+    resume.write_text(json.dumps({"ActiveState": "inactive", "Job": "7"}))
+    assert unit_job.status("train")["alive"], "the boot has not come to it yet"
+    assert unit_job.start(spec)["reason"] == "it was running already"
+    assert unit_job.resume() == [["job of mine", "train"]]
+    resume.write_text(json.dumps({"ActiveState": "active", "Job": ""}))
+    wait_until(lambda: unit_job.iterations() > saved)
+    assert "is running with other settings" in unit_job.start(unit_job.train(7))["error"]
+    assert unit_job.ask("stop") == {"changed": True, "stopped": ["train"]}
+
+
+def test_a_stop_by_a_person_outlasts_the_boot(unit_job: UnitJob) -> None:
+    unit_job.start(unit_job.train(100_000, every=0.02))
+    wait_until(lambda: unit_job.iterations() > 3)
+    assert unit_job.ask("stop") == {"changed": True, "stopped": ["train"]}
+    assert unit_job.status("train")["progress"]["state"] == "stopped" and not unit_job.wanted("train")
+    assert unit_job.ask("stop") == {"changed": False, "stopped": []}
+    assert unit_job.resume() == []
+    saved = unit_job.iterations()
+    assert unit_job.finish(unit_job.train(saved + 2))["iterations"] == saved + 2
+
+
+def test_a_stop_reaches_what_only_waits_for_the_boot(unit_job: UnitJob) -> None:
+    unit_job.start(unit_job.train(100_000, every=0.02))
+    wait_until(lambda: unit_job.iterations() > 3)
+    unit_job.systemctl("shutdown")
+    assert unit_job.ask("stop") == {"changed": True, "stopped": ["train"]}
+    assert unit_job.resume() == []
+
+
+def test_a_kill_between_the_end_and_its_mark_runs_nothing_again(unit_job: UnitJob) -> None:
+    unit_job.finish(unit_job.convert())
+    before = unit_job.state("convert")
+    (unit_job.folder / "stages" / "convert" / "wanted").touch()
+    assert unit_job.resume() == [["job of mine", "convert"]]
+    unit_job.end("convert")
+    assert unit_job.state("convert") == before and not unit_job.wanted("convert")
+
+
+def test_a_kill_before_the_unit_starts_is_mended_by_boot_or_person(unit_job: UnitJob) -> None:
+    """The supervisor is ready, and root was killed before it could start the unit."""
+    spec = unit_job.convert()
+    ready = Job.program
+    done = subprocess.run(
+        [str(ready), "start", str(unit_job.folder), "convert", "--unit", "idle"],
+        input=json.dumps(spec),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["launch"] and unit_job.wanted("convert")
+    assert not unit_job.status("convert")["alive"]
+    assert unit_job.finish(spec)["complete"]
+
+
+def test_what_changed_while_it_was_interrupted_does_not_go_on_by_itself(unit_job: UnitJob) -> None:
+    unit_job.start(unit_job.train(100_000, every=0.02))
+    wait_until(lambda: unit_job.iterations() > 3)
+    unit_job.systemctl("shutdown")
+    (unit_job.identity / "code.py").write_text("2")
+    saved = unit_job.iterations()
+    unit_job.resume()
+    end = unit_job.end("train")
+    assert "changed while it was interrupted" in end["message"] and end["exit_code"] == 1
+    assert unit_job.iterations() == saved and not unit_job.wanted("train")
+    assert unit_job.start(unit_job.train(5))["reason"] == "the engine changed"
+
+
+def test_root_works_on_a_job_as_its_owner_alone() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(PROGRAMS, folder / "bin")
+        (folder / "jobs").mkdir(mode=0o750)
+        made = UnitJob(folder / "jobs")
+        made.program = folder / "bin" / "units.py"
+        (made.systemd / "supervisor").write_text("true")  # the unit itself is not looked at here
+        for path in ((folder / "jobs"), *(folder / "jobs").rglob("*")):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+        (made.folder / "stages").symlink_to(folder)  # out of the jobs, to where only root may write
+        assert f"Permission denied: '{made.folder}/stages/convert" in made.start(made.convert())["error"]
+        assert not (folder / "convert").exists()
+        (made.folder / "stages").unlink()
+        assert made.start(made.convert())["running"]
+        spec = made.folder / "stages" / "convert" / "spec.json"
+        assert spec.owner() == "nobody" and spec.stat().st_mode & 0o777 == 0o640
+        made.ask("stop")

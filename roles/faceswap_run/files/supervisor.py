@@ -8,6 +8,10 @@ Standard library only, Python 3.9 or newer: it must work before anything is inst
     supervisor.py status JOB_DIR STAGE            one JSON object: progress, and whether anybody works on it
     supervisor.py stop JOB_DIR                    saves and ends whatever runs in this job
 
+Where stages run in systemd units, root's `units.py` has the same verbs and asks this program, as the user of the
+jobs, for everything but the unit: `--unit STATE` (idle, busy or pending: it waits for the boot) says what the unit
+does, `go_on JOB_DIR/STAGE` is what the unit runs, and `wanted JOBS` lists what a boot has to bring back.
+
 A stage is a command with explicit inputs and outputs. It is done again only when its command, the content of
 its inputs or the engine changed, or when what it made is gone. `JOB_DIR/stages/STAGE/` holds:
 
@@ -16,12 +20,15 @@ its inputs or the engine changed, or when what it made is gone. `JOB_DIR/stages/
     log.txt        the command's output          losses.csv   iteration,loss_a,loss_b (training only)
     lock           held as long as the supervisor, or the command that it started, lives
     supervisor.lock   held as long as the supervisor lives
+    wanted         there from the start to the end or a stop by a person; a boot brings back what has one
+    reserve        room to record the end in, should the disk become full
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -42,10 +49,16 @@ Json = dict[str, Any]
 TRAINING = re.compile(r"\[#(\d+)\] Loss A: ([\d.]+), Loss B: ([\d.]+)")
 COUNTING = re.compile(r"(\d+)/(\d+) \[")
 ERROR = re.compile(r"^\S+ \S+ (?:ERROR|CRITICAL)\s+(.*)$")
+FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 LOG_PROGRESS_SECONDS = 30.0
 STOP_SECONDS = 300.0  # a large model takes minutes to save
 RATE_WINDOW_SECONDS = 20.0
+RESERVE_BYTES = 65536  # far more than the records of an end
+
+AGAIN = 75  # EX_TEMPFAIL: the unit starts the stage again after this exit code
+# By these an engine is ended from outside (memory ran out, a person, the machine); a SIGSEGV is its own fault.
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StageError(Exception):
@@ -73,6 +86,16 @@ def write_json(path: Path, content: Json) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether an error means that there is no room on the disk."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(place: Path) -> str:
+    """Return the sentence for a full disk."""
+    return f"The disk of {place} is full: free some room, or set faceswap_run_dir to a larger disk, and run it again."
 
 
 def files_below(path: Path) -> Iterator[Path]:
@@ -128,6 +151,7 @@ class Stage:
         self.job = job
         self.name = name
         self.folder = job / "stages" / name
+        self.mark = self.folder / "wanted"
         self.spec = read_json(self.folder / "spec.json")
         self.state = read_json(self.folder / "state.json")
 
@@ -302,6 +326,7 @@ class Stage:
             "seconds": self.state.get("seconds", 0.0) if self.iterations() else 0.0,
             "exit_code": None,
             "message": None,
+            "again": False,
             "iterations": self.iterations(),
             "complete": False,
             "engine": {
@@ -310,6 +335,7 @@ class Stage:
             },
         }
         write_json(self.folder / "state.json", self.state)
+        (self.folder / "reserve").write_bytes(b"\0" * RESERVE_BYTES)
 
     def check_room(self) -> None:
         """Raise StageError where the disk has less room than the stage asks for."""
@@ -324,11 +350,50 @@ class Stage:
                 "free some room, or set faceswap_run_dir to a larger disk."
             )
 
-    def run(self) -> int:
-        """Run the command to its end and record it. Returns the exit code that the stage deserves."""
-        descriptor = self.lock()
-        if descriptor is None or self.lock("supervisor.lock") is None:
+    def go_on(self) -> int:
+        """Run what is wanted, anew or from where it was cut off. Returns the unit's exit code.
+
+        systemd calls this at the start, after a kill and after a boot. Only AGAIN asks it for another try.
+        """
+        locks = self.take_locks()
+        try:
+            # A kill may have come between the record of an end and the removal of the mark.
+            ended = self.state.get("finished") is not None and not self.state.get("again")
+            if ended or not self.mark.exists():
+                self.mark.unlink(missing_ok=True)
+                return 0
+            wanted = self.fingerprint()
+            if wanted["digest"] != self.state.get("fingerprint", {}).get("digest"):
+                raise StageError(f"What stage {self.name} works on changed while it was interrupted: run it again.")
+            self.prepare(wanted)
+            self.run(locks)
+        except (StageError, OSError) as error:
+            message = disk_full(self.job) if isinstance(error, OSError) and is_full(error) else str(error)
+            self.record(finished=time.time(), exit_code=1, message=message, again=False)
+            self.mark.unlink(missing_ok=True)
+            raise
+        if self.state["again"]:
+            # Stopped by systemd: it goes on after the boot. Ended from outside: it goes on at once.
+            return 0 if self.state["stopped"] else AGAIN
+        self.mark.unlink(missing_ok=True)
+        return 0 if self.state["complete"] else 1
+
+    def take_locks(self) -> list[int]:
+        """Return the descriptors that hold the stage and its supervisor; StageError if somebody else does."""
+        locks = [self.lock(), self.lock("supervisor.lock")]
+        taken = [lock for lock in locks if lock is not None]
+        if len(taken) < len(locks):
             raise StageError(f"Stage {self.name} is being worked on already.")
+        return taken
+
+    def record(self, **changes: Any) -> None:
+        """Write down what became of the stage, on a full disk in the room that was kept for it."""
+        (self.folder / "reserve").unlink(missing_ok=True)
+        self.state.update(changes)
+        write_json(self.folder / "state.json", self.state)
+
+    def run(self, locks: list[int]) -> int:
+        """Run the command to its end and record it. Returns the exit code that the stage deserves."""
         clock = time.monotonic()
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.engine().get("environment", {})}
         stopping: list[int] = []
@@ -342,8 +407,10 @@ class Stage:
         # Before the command starts: it must not inherit an ignored SIGINT from a shell's background job.
         signal.signal(signal.SIGTERM, interrupt)
         signal.signal(signal.SIGINT, interrupt)
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%m/%d/%Y %H:%M:%S')} INFO     {' '.join(self.state['command'])}\n")
+        # Unbuffered: what a full disk does not take is lost, and does not come back when the file is closed.
+        with (self.folder / "log.txt").open("ab", buffering=0) as log:
+            watch = Watch(self, log)
+            watch.note(" ".join(self.state["command"]))
             process = subprocess.Popen(
                 self.state["command"],
                 cwd=self.job,
@@ -352,7 +419,7 @@ class Stage:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a terminal's Ctrl-C must reach it through us alone, and once
-                pass_fds=[descriptor],  # an engine that outlives us still holds the lock
+                pass_fds=[locks[0]],  # an engine that outlives us still holds the lock
             )
             if stopping:
                 process.send_signal(signal.SIGINT)
@@ -361,11 +428,10 @@ class Stage:
             write_json(self.folder / "state.json", self.state)
             print("started", flush=True)
             self._silence()
-            watch = Watch(self, log)
             assert process.stdout is not None
             watch.follow(process.stdout.fileno())
             code = process.wait()
-        self._finish(code, bool(stopping), watch, time.monotonic() - clock)
+            self._finish(code, bool(stopping), watch, time.monotonic() - clock)
         return int(self.state["exit_code"])
 
     @staticmethod
@@ -378,9 +444,16 @@ class Stage:
     def _finish(self, code: int, stopped: bool, watch: Watch, seconds: float) -> None:
         done, log = self.iterations(), self.folder / "log.txt"
         message = None
+        again = stopped or -code in FROM_OUTSIDE
         if code < 0:
-            message = f"Stage {self.name} was ended by {signal.Signals(-code).name}: run it again."
+            where = f" at iteration {watch.progress['done']}, saved at {done}" if done is not None else ""
+            message = f"Stage {self.name} was ended by {signal.Signals(-code).name}{where}: run it again."
             code = 128 - code
+        elif code and watch.disk_full:
+            message = disk_full(self.job)
+            if done is None:
+                for output in self.spec["outputs"]:  # half a result is of no use, and gives its room back
+                    self._remove(self.job / output)
         elif code:
             message = watch.last_error or f"The engine ended with exit code {code}: see {log}."
         elif done is not None and done < self.spec["iterations"]:
@@ -395,16 +468,19 @@ class Stage:
             )
             message += ": run it again to go on."
         complete = code == 0
-        self.state.update(
+        if message:
+            watch.note(message)
+        self.record(
             finished=time.time(),
             seconds=round(self.state["seconds"] + seconds, 2),
             exit_code=code,
             message=message,
             iterations=done,
             complete=complete,
+            stopped=stopped,
+            again=again and not complete,
             seal=self.seal() if complete else None,
         )
-        write_json(self.folder / "state.json", self.state)
         watch.close("done" if complete else "stopped" if stopped else "failed")
         if complete and done is None:
             # The replaced results can be made again; a replaced model is kept.
@@ -419,6 +495,7 @@ class Watch:
         self.stage = stage
         self.log = log
         self.last_error: str | None = None
+        self.disk_full = False
         self._path = stage.folder / "progress.json"
         self._losses = stage.folder / "losses.csv"
         self._points: list[tuple[float, int]] = []
@@ -436,8 +513,9 @@ class Watch:
             "updated": time.time(),
         }
         if stage.iterations() is not None and (not self._base or not self._losses.exists()):
-            self._losses.write_text("iteration,loss_a,loss_b\n", encoding="utf-8")
-        write_json(self._path, self.progress)
+            with self._as_room_allows():
+                self._losses.write_text("iteration,loss_a,loss_b\n", encoding="utf-8")
+        self._save()
 
     def follow(self, descriptor: int) -> None:
         """Read until the command closes its output. Lines end in a newline or a carriage return."""
@@ -459,6 +537,7 @@ class Watch:
             self._advance(int(counting[1]), int(counting[2]), None, None)
         elif line:
             self._write(line)
+            self.disk_full = self.disk_full or bool(FULL.search(line))
             error = ERROR.match(line)
             if error:
                 self.last_error = error[1]
@@ -468,9 +547,23 @@ class Watch:
             self._logged = now
             self._write(line)
 
+    def note(self, text: str) -> None:
+        """Add a line of our own to the log, in the form of Faceswap's."""
+        self._write(f"{time.strftime('%m/%d/%Y %H:%M:%S')} INFO     {text}")
+
     def _write(self, line: str) -> None:
-        self.log.write(line + "\n")
-        self.log.flush()
+        with self._as_room_allows():
+            self.log.write(f"{line}\n".encode())
+
+    @contextlib.contextmanager
+    def _as_room_allows(self) -> Iterator[None]:
+        """Go on without a record that the disk has no room for: the engine may still save its work."""
+        try:
+            yield
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self.disk_full = True
 
     def _advance(self, done: int, total: int | None, loss_a: float | None, loss_b: float | None) -> None:
         now = time.monotonic()
@@ -491,12 +584,13 @@ class Watch:
             self._written = now
             self._save()
             if loss_a is not None:
-                with self._losses.open("a", encoding="utf-8") as losses:
+                with self._as_room_allows(), self._losses.open("a", encoding="utf-8") as losses:
                     losses.write(f"{done},{loss_a},{loss_b}\n")
 
     def _save(self) -> None:
         self.progress["updated"] = time.time()
-        write_json(self._path, self.progress)
+        with self._as_room_allows():
+            write_json(self._path, self.progress)
 
     def close(self, state: str) -> None:
         """Record the end."""
@@ -507,10 +601,14 @@ class Watch:
         self._save()
 
 
-def start(job: Path, name: str, check: bool) -> Json:
-    """Bring a stage to its end: nothing to do, join the one that runs, or start it detached."""
+def start(job: Path, name: str, check: bool, unit: str | None) -> Json:
+    """Bring a stage to its end: nothing to do, join the one that runs, or start it.
+
+    Started is it detached, or, where it has a unit, by who asked, if the answer says `launch`.
+    """
     stage = Stage(job, name)
-    was_running = stage.alive()
+    kept = kept_by_unit(stage, unit)
+    was_running = kept or stage.alive()
     wanted_spec = json.load(sys.stdin)
     running_spec, stage.spec = stage.spec, wanted_spec
     if was_running:
@@ -519,8 +617,9 @@ def start(job: Path, name: str, check: bool) -> Json:
                 f"Stage {name} is running with other settings: wait for it, or stop it with the tag stop, "
                 "and run again."
             )
-        if stage.alive("supervisor.lock"):
-            return {"changed": True, "running": True, "reason": "it was running already"}
+        if kept or stage.alive("supervisor.lock"):
+            command = stage.state["command"]
+            return {"changed": True, "running": True, "reason": "it was running already", "command": command}
         end_orphan(stage)
         stage.state = read_json(stage.folder / "state.json")
     if not check:
@@ -541,9 +640,24 @@ def start(job: Path, name: str, check: bool) -> Json:
     if stage.set_aside(wanted) and stage.reason_to_run(wanted) is None:
         return {**answer, "reason": "an earlier result of these inputs and settings was brought back"}
     stage.prepare(wanted)
+    answer.update(running=True, command=stage.state["command"])
+    if unit:
+        stage.mark.touch()  # after the record of what is wanted: a boot may come at any moment
+        return {**answer, "launch": True}
+    detach(stage)
+    return answer
+
+
+def kept_by_unit(stage: Stage, unit: str | None) -> bool:
+    """Tell whether the unit works on the stage, or will without being asked; `unit` is what it does now."""
+    return unit == "busy" or (unit == "pending" and stage.mark.exists())
+
+
+def detach(stage: Stage) -> None:
+    """Start the stage's run in a session of its own; StageError if it does not begin."""
     with (stage.folder / "supervisor.log").open("w") as log:
         child = subprocess.Popen(
-            [sys.executable, __file__, "run", str(job), name],
+            [sys.executable, __file__, "run", str(stage.job), stage.name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -553,8 +667,6 @@ def start(job: Path, name: str, check: bool) -> Json:
         if child.stdout.readline().strip() != b"started":
             child.wait()
             raise StageError((stage.folder / "supervisor.log").read_text().strip() or "It did not start.")
-    answer.update(running=True, command=stage.state["command"])
-    return answer
 
 
 def end_orphan(stage: Stage) -> None:
@@ -576,11 +688,11 @@ def wait_for_end(stage: Stage) -> None:
         time.sleep(0.1)
 
 
-def status(job: Path, name: str) -> Json:
+def status(job: Path, name: str, unit: str | None) -> Json:
     """Return progress and whether the stage is being worked on; the end's message once it is over."""
     stage = Stage(job, name)
     # First the lock, then the files: what is written before the lock is let go is then surely read.
-    alive = stage.alive()
+    alive = kept_by_unit(stage, unit) or stage.alive()
     stage = Stage(job, name)
     keys = ("seconds", "exit_code", "message", "iterations", "complete")
     return {
@@ -590,46 +702,63 @@ def status(job: Path, name: str) -> Json:
     }
 
 
-def stop(job: Path) -> Json:
-    """Save and end every stage of the job that runs."""
+def stop(job: Path, unit: str | None) -> Json:
+    """Save and end every stage of the job that runs; where stages have units, who asked ends those."""
     stopped = []
-    for folder in sorted((job / "stages").glob("*")):
-        stage = Stage(job, folder.name)
-        if stage.alive():
+    stages = [Stage(job, folder.name) for folder in sorted((job / "stages").glob("*"))]
+    for stage in stages:
+        if unit:
+            if stage.mark.exists():
+                stage.mark.unlink()  # before its unit ends: no boot shall bring it back
+                stopped.append(stage.name)
+        elif stage.alive():
             if stage.alive("supervisor.lock"):
                 os.kill(int(stage.state["supervisor_pid"]), signal.SIGTERM)
                 wait_for_end(stage)
             else:
                 end_orphan(stage)
-            stopped.append(folder.name)
-    return {"changed": bool(stopped), "stopped": stopped}
+            stopped.append(stage.name)
+    answer: Json = {"changed": bool(stopped), "stopped": stopped}
+    return {**answer, "stages": [stage.name for stage in stages]} if unit else answer
+
+
+def wanted(jobs: Path) -> Json:
+    """Return job and stage of everything that is to go on after a boot."""
+    return {"stages": [[mark.parts[-4], mark.parts[-2]] for mark in sorted(jobs.glob("*/stages/*/wanted"))]}
 
 
 def main() -> int:
     """Parse the command line and answer in JSON; errors are one sentence in `error`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["start", "run", "status", "stop"])
-    parser.add_argument("job_dir", type=Path)
+    parser.add_argument("verb", choices=["start", "run", "go_on", "status", "stop", "wanted"])
+    parser.add_argument("place", type=Path)
     parser.add_argument("stage", nargs="?")
     parser.add_argument("--check", action="store_true", help="start: say what would be done, and do nothing")
+    parser.add_argument("--unit", choices=["idle", "busy", "pending"], help="what the stage's unit does")
     options = parser.parse_args()
-    job = options.job_dir.expanduser().absolute()
-    if (options.stage is None) != (options.verb == "stop"):
-        parser.error(f"{options.verb} takes {'no' if options.verb == 'stop' else 'a'} STAGE")
+    place = options.place.expanduser().absolute()
+    if (options.stage is None) != (options.verb in ("go_on", "stop", "wanted")):
+        parser.error(f"{options.verb} takes {'a' if options.stage is None else 'no'} STAGE")
     try:
         if options.verb == "run":
-            return Stage(job, options.stage).run()
+            stage = Stage(place, options.stage)
+            return stage.run(stage.take_locks())
+        if options.verb == "go_on":
+            return Stage(place.parent, place.name).go_on()
         if options.verb == "start":
-            answer = start(job, options.stage, options.check)
+            answer = start(place, options.stage, options.check, options.unit)
         elif options.verb == "status":
-            answer = status(job, options.stage)
+            answer = status(place, options.stage, options.unit)
+        elif options.verb == "stop":
+            answer = stop(place, options.unit)
         else:
-            answer = stop(job)
+            answer = wanted(place)
     except (StageError, OSError) as error:
-        if options.verb == "run":
-            print(error, file=sys.stderr)
+        text = disk_full(place) if isinstance(error, OSError) and is_full(error) else str(error)
+        if options.verb in ("run", "go_on"):
+            print(text, file=sys.stderr)
         else:
-            print(json.dumps({"error": str(error)}))
+            print(json.dumps({"error": text}))
         return 1
     print(json.dumps(answer))
     return 0

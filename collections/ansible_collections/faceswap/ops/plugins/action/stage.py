@@ -9,12 +9,14 @@ import shlex
 import time
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.faceswap.ops.plugins.module_utils.progress import clock, format_progress
 from ansible_collections.faceswap.ops.plugins.plugin_utils.living_line import LivingLine, terminal_columns
 
 POLL_SECONDS = 1.0
+PAUSES = (1, 2, 4, 7, 10)  # seconds between tries at a host that does not answer, the last again and again
+NONSENSE_SECONDS = 60  # a host that goes down ends the supervisor, or sudo, in the middle of an answer
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "supervisor": {"type": "str", "required": True},
@@ -30,7 +32,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "iterations": {"type": "int"},
     "model": {"type": "str"},
     "need_mb": {"type": "int", "default": 0},
+    "patience_s": {"type": "int", "default": 600},
 }
+
+
+class NoAnswerError(AnsibleActionFail):  # type: ignore[misc]
+    """The supervisor said nothing that makes sense."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
@@ -45,6 +52,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         super().run(tmp, task_vars)
         _, spec = self.validate_argument_spec(argument_spec=ARGUMENTS)
         supervisor, job, stage = spec.pop("supervisor"), spec.pop("job_dir"), spec["stage"]
+        self._patience = spec.pop("patience_s")
+        self._host = str((task_vars or {}).get("inventory_hostname", "localhost"))
         self._prefix = shlex.join([supervisor])
         self._place = shlex.join([job, stage])
         if self._task.check_mode and not self._remote_file_exists(supervisor):
@@ -61,7 +70,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             result["diff"] = {"prepared": f"{stage}: {answer['reason']}\n"}
         if not answer["running"]:
             return result
-        end = self._follow(task_vars)
+        end = self._follow(stage)
         result.update(
             seconds=end["seconds"],
             waited=round(time.monotonic() - began, 2),
@@ -74,12 +83,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             result["msg"] = f"{stage} took {clock(end['seconds'])}"
         return result
 
-    def _follow(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+    def _follow(self, stage: str) -> dict[str, Any]:
         """Show progress until nobody works on the stage any more; return its last status."""
-        host = (task_vars or {}).get("inventory_hostname", "localhost")
-        line = LivingLine(str(host), terminal_columns())
+        line = LivingLine(self._host, terminal_columns())
         try:
-            while (status := self._ask("status"))["alive"]:
+            while (status := self._status(stage, line))["alive"]:
                 if status["progress"]:
                     line.show(format_progress(status["progress"]), status["progress"])
                 time.sleep(POLL_SECONDS)
@@ -87,6 +95,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         finally:
             line.close()
         return status
+
+    def _status(self, stage: str, line: LivingLine) -> dict[str, Any]:
+        """Ask for the status, over and over while the host does not answer: it may be booting."""
+        since, tries = time.monotonic(), 0
+        while True:
+            try:
+                status = self._ask("status")
+            except (AnsibleConnectionFailure, NoAnswerError) as error:
+                silent = time.monotonic() - since
+                if isinstance(error, NoAnswerError) and silent > NONSENSE_SECONDS:
+                    raise
+                # A host with another key is another host; nothing will change that.
+                if "host key" in str(error).lower() or silent > self._patience:
+                    raise AnsibleConnectionFailure(
+                        f"{self._host} has not answered for {clock(silent)} ({last_line(error)}), and stage {stage} "
+                        "goes on there without this machine: run the same command again to watch it."
+                    ) from None
+            else:
+                if tries:
+                    line.say(f"{stage}: the host answers again")
+                return status
+            if not tries:
+                line.say(f"{stage}: the host does not answer; the job goes on there")
+            self._connection.reset()  # a connection that hangs would be taken again
+            time.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+            tries += 1
 
     @staticmethod
     def _lost(stage: str) -> str:
@@ -98,11 +132,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         answer = self._low_level_execute_command(command, in_data=spec and spec.encode())
         try:
             content: dict[str, Any] = json.loads(answer["stdout"].strip().splitlines()[-1])
-        except (ValueError, IndexError) as error:
-            raise AnsibleActionFail(
+        except (ValueError, IndexError):
+            raise NoAnswerError(
                 f"The supervisor did not answer (exit code {answer['rc']}): "
                 f"{(answer['stderr'] or answer['stdout']).strip()[-500:]}"
-            ) from error
+            ) from None
         if "error" in content:
             raise AnsibleActionFail(content["error"])
         return content
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of what SSH said."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else "it said nothing"

@@ -13,15 +13,18 @@ description:
   - Asks the supervisor on the host to bring a stage to its end. A stage is a command with explicit inputs and
     outputs. It is run only when its arguments, the content of its inputs or the engine changed, when what it made
     is gone, or when its model has fewer iterations than wanted.
-  - The command runs detached from the connection. A lost controller loses nothing; the next run finds the stage
-    and goes on watching.
+  - The command runs apart from the connection. A lost connection, a host that boots or a lost controller loses
+    nothing; the task waits for the host, and the next run finds the stage and goes on watching.
   - While it runs, one line on the terminal shows where it stands; without a terminal there is a line every 30 s.
     With E(FACESWAP_OPS_PROGRESS=json) in the environment each update is one line of JSON.
 author:
   - The faceswap-oci maintainers
 options:
   supervisor:
-    description: The supervisor program on the host.
+    description:
+      - The supervisor program on the host. With C(supervisor.py) the stage runs detached, as the user of the task.
+      - With its neighbour C(units.py) it runs in the systemd unit C(faceswap-oci@JOB-STAGE.service), as the owner of
+        the folder of the jobs; it goes on by itself after a reboot or a kill. That takes root (C(become)).
     type: str
     required: true
   job_dir:
@@ -77,6 +80,12 @@ options:
     description: Free disk space in MB without which the stage does not start.
     type: int
     default: 0
+  patience_s:
+    description:
+      - For how many seconds a host that stops answering is tried again while the stage is followed. The stage goes on
+        there meanwhile, and after it, when the host counts as unreachable.
+    type: int
+    default: 600
 attributes:
   check_mode:
     description: Says whether the stage would be run, and runs nothing.
