@@ -142,11 +142,11 @@ class Host:
         try:
             _, payload, reply = done["stdout"].rstrip("\n").rsplit("\n", 2)
             return _checked(json.loads(reply), base64.b64decode(payload, validate=True))
-        except ValueError as error:
+        except ValueError:
             said = (done["stderr"] or done["stdout"]).strip()[-500:]
             raise AnsibleActionFail(
                 f"No Python 3 answered on {self.name} (exit code {done['rc']}): {said or 'it said nothing'}"
-            ) from error
+            ) from None
 
 
 @dataclass
