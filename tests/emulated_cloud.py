@@ -121,7 +121,8 @@ def emulated_cloud(folder: Path, **flags: Any) -> Iterator[EmulatedCloud]:
         options += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     with (folder / "emulator.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "oci_emulator", "--state", str(state), *options],
+            # It ends with whoever started it, and takes its machines along, even where that one is killed.
+            ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "oci_emulator", "--state", str(state), *options],
             env=os.environ | {"PYTHONPATH": str(ROOT / "emulator")},
             stdout=log,
             stderr=log,

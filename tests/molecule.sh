@@ -5,7 +5,10 @@ PATH="$PWD/$1/bin:$PATH"
 export PATH
 shift
 if [ $# -eq 0 ]; then
-    lacking=$(PYTHONPATH=emulator python -c 'from testhosts.machine import what_is_missing; print(what_is_missing())')
+    lacking=$(PYTHONPATH=emulator python -c '
+from oci_emulator import guest
+from testhosts import machine
+print(machine.what_is_missing() or guest.what_is_missing())')
     if [ -n "$lacking" ]; then
         echo "SKIPPED: the scenarios, whose hosts are real machines: $lacking."
         if [ "${REQUIRE_HOSTS:-0}" = 1 ]; then exit 1; else exit 0; fi

@@ -20,6 +20,8 @@ from typing import Any
 import av
 from emulated_cloud import EmulatedCloud, emulated_cloud
 from testhosts.machine import what_is_missing
+from testhosts.network import PROXY_URL
+from testhosts.tree import tree
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = Path(sys.executable).parent
@@ -97,6 +99,7 @@ def main() -> int:
     if lacking := what_is_missing():
         print(f"SKIPPED: the rehearsal, whose instance is a real host: {lacking}.")
         return 1 if os.environ.get("REQUIRE_HOSTS") == "1" else 0
+    tree(SUITE, PROXY_URL)  # may take a minute, for which nobody waits who starts an emulator
     with tempfile.TemporaryDirectory(prefix="a rehearsal ") as folder:
         promises = rehearse(Path(folder))
     print()

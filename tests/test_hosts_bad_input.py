@@ -113,18 +113,25 @@ def installed(site: Site) -> Site:
     return site
 
 
+@contextmanager
+def without_packages(site: Site) -> Iterator[None]:
+    """For this time the host reaches no package source."""
+    site.hosts.network.proxy.open = False
+    try:
+        yield
+    finally:
+        site.hosts.network.proxy.open = True
+
+
 def test_no_way_to_the_packages(site: Site) -> None:
-    proxy = site.hosts.network.proxy
-    proxy.open = False
-    played = site.play()
+    with without_packages(site):
+        played = site.play()
     assert played.code == FAILED
     assert played.sentence.startswith("The system's packages python3-venv could not be installed (Failed to fetch ")
     assert played.sentence.endswith("package sources (network, DNS, proxy), then run the same again.")
-    proxy.open = True
     site.on_host("sudo apt-get -q update && sudo apt-get -q -y install --no-install-recommends python3-venv")
-    proxy.open = False
-    played = site.play()
-    proxy.open = True
+    with without_packages(site):
+        played = site.play()
     assert played.code == FAILED
     said = "The packages could not be installed: this host does not reach the package index: see to its network"
     assert played.sentence.startswith(said)
@@ -220,8 +227,10 @@ def test_a_wrong_key(installed: Site, tmp_path: Path) -> None:
 
 def test_a_host_that_does_not_answer(installed: Site) -> None:
     installed.hosts.cut(NAME)
-    played = installed.play(ansible_timeout=3)
-    installed.hosts.mend(NAME)
+    try:
+        played = installed.play(ansible_timeout=3)
+    finally:
+        installed.hosts.mend(NAME)
     assert played.code == UNREACHABLE
     assert played.sentence.startswith(f"{installed.where} cannot be reached (")
     installed.mended()

@@ -84,6 +84,27 @@ def test_what_the_distribution_has_to_give(system: str, python: str, packages: l
     assert (found["python"], found["packages"]) == (python, packages)
 
 
+def test_packages_that_are_installed_anew_are_tried_anew() -> None:
+    """The old description is gone before they are, and the new one is another."""
+    texts = [(ROLE / "tasks" / f"{name}.yml").read_text() for name in ("install", "verify")]
+    tasks = {key: value for text in texts for task in yaml.safe_load(text) for key, value in task.items()}
+    file = tasks["faceswap.ops.engine_description"]["path"]
+    assert tasks["faceswap.ops.locked_venv"]["described_by"] == file
+    told = [
+        role_value(
+            "__faceswap_install_description",
+            faceswap_install_engine="builtin",
+            faceswap_install_dir="/engine",
+            faceswap_install_compute_capability="",
+            __faceswap_install_venv={"python": "/engine/venv/bin/python", "made": made},
+            __faceswap_install_brought={"results": [{"checksum": "0"}]},
+        )
+        for made in ("one day", "another")
+    ]
+    assert told[0] != told[1]
+    assert {**told[0], "made": "another"} == told[1]
+
+
 class Engine:
     """An engine with one module, and the doubles that it finds instead of torch and JAX."""
 

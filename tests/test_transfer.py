@@ -180,7 +180,11 @@ def test_a_folder_is_mirrored_and_check_and_diff_tell_so_before(
     (dest / "mode").write_text("m")
     (dest / "mode").chmod(0o600)
     before = content(dest)
-    task = {"src": str(tree), "dest": str(dest), "exclude": ["__pycache__"]}
+    task: Json = {"src": str(tree), "dest": str(dest), "exclude": ["__pycache__"]}
+    # Nobody's own files are touched unless that is asked for.
+    (refused,) = Play(tmp_path, box.inventory, [task]).results()
+    assert "empty.txt" in refused["msg"] and "move it away" in refused["msg"]
+    task["mirror"] = True
     checking = Play(tmp_path, box.inventory, [task], "--check", "--diff")
     (told,) = checking.results()
     assert told["changed"] and content(dest) == before
@@ -194,6 +198,19 @@ def test_a_folder_is_mirrored_and_check_and_diff_tell_so_before(
     shutil.rmtree(tree / "__pycache__")
     shutil.rmtree(dest / "__pycache__")
     assert content(dest) == content(tree)
+
+
+def test_what_the_source_does_not_have_stays_unless_told_otherwise(
+    play: Callable[..., list[Json]], tmp_path: Path
+) -> None:
+    tree, dest = make_tree(tmp_path / "tree"), tmp_path / "dest"
+    (dest / "of a user").mkdir(parents=True)
+    (dest / "of a user" / "note").write_text("mine")
+    task = {"src": str(tree), "dest": str(dest)}
+    done, again = play(task, task)
+    assert (done["changed"], again["changed"]) == (True, False)
+    assert (dest / "of a user" / "note").read_text() == "mine"
+    assert content(tree).items() <= content(dest).items()
 
 
 def test_a_long_diff_is_cut(box: SshHost, tmp_path: Path) -> None:
@@ -299,7 +316,7 @@ def test_what_a_user_can_do_wrong_is_said_in_a_sentence(play: Callable[..., list
     tasks = [{"src": f"{tmp_path}/{src}", "dest": f"{tmp_path}/{dest}", "to": to} for src, dest, to in cases]
     tasks += [
         {"src": str(file), "dest": "relative"},
-        {"src": str(folder), "dest": "/etc"},
+        {"src": str(folder), "dest": "/etc", "mirror": True},
         {"src": str(file), "dest": f"{tmp_path}/d5", "mode": "rw"},
     ]
     sentences = [
@@ -401,7 +418,9 @@ def test_a_host_cannot_name_a_file_elsewhere(name: str) -> None:
             return {"kind": "folder", "files": {name: [1, "0" * 64]}, "folders": []}, b""
 
     line: Any = None
-    moving = transfer.Transfer(Hostile(), transfer.Controller(), "/s", "/d/e", None, [], 1, MB, line, lambda: None)
+    moving = transfer.Transfer(
+        Hostile(), transfer.Controller(), "/s", "/d/e", None, [], False, 1, MB, line, lambda: None
+    )
     with pytest.raises(AnsibleActionFail, match="nothing is taken from it"):
         moving.run(check=False, diff=False)
 
@@ -421,7 +440,7 @@ def test_a_source_that_never_rests_is_named(tmp_path: Path) -> None:
     line: Any = None
     dest = str(tmp_path / "to" / "log")
     moving = transfer.Transfer(
-        Restless(), transfer.Controller(), str(tmp_path / "log"), dest, None, [], 1, MB, line, lambda: None
+        Restless(), transfer.Controller(), str(tmp_path / "log"), dest, None, [], False, 1, MB, line, lambda: None
     )
     with pytest.raises(AnsibleActionFail, match="log arrived twice with another content than it was sent with"):
         moving.run(check=False, diff=False)

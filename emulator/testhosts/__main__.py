@@ -8,6 +8,7 @@ DIR gets inventory.yml, the keys, and last ready.json: addresses, process, and t
 """
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -21,6 +22,7 @@ from .hosts import TestHosts
 from .machine import what_is_missing
 
 _TERM_S = 20
+_TAKEN = "testhosts: there are hosts in {} already: remove them with `down`"
 
 
 def _hold(state: Path, suites: dict[str, str]) -> int:
@@ -29,7 +31,7 @@ def _hold(state: Path, suites: dict[str, str]) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"testhosts: there are hosts in {state} already: remove them with `down`", file=sys.stderr)
+            print(_TAKEN.format(state), file=sys.stderr)
             return 1
         (state / "ready.json").unlink(missing_ok=True)
         lock.truncate(0)
@@ -56,6 +58,9 @@ def _hold(state: Path, suites: dict[str, str]) -> int:
 
 def _up(state: Path, words: list[str]) -> int:
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if _holder(state):
+        print(_TAKEN.format(state), file=sys.stderr)
+        return 1
     (state / "ready.json").unlink(missing_ok=True)
     with (state / "log.txt").open("w") as log:
         holder = subprocess.Popen(
@@ -71,23 +76,27 @@ def _up(state: Path, words: list[str]) -> int:
 
 
 def _holder(state: Path) -> int | None:
-    """The process that holds the hosts now: whoever has the lock wrote its number."""
+    """The process that holds the hosts now (0: it has yet to write its number), or None."""
     try:
         with (state / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        return int((state / "lock").read_text())
+        return int((state / "lock").read_text() or 0)
     return None
 
 
 def _down(state: Path) -> int:
-    began = time.monotonic()
-    while holder := _holder(state):
-        patient = time.monotonic() - began < _TERM_S
-        os.kill(holder, signal.SIGTERM if patient else signal.SIGKILL)
-        time.sleep(0.2)
+    """Have the holder leave, once; one that does not is killed, and takes its hosts along."""
+    began, told = time.monotonic(), False
+    while (holder := _holder(state)) is not None:
+        late = time.monotonic() - began > _TERM_S
+        if holder and (late or not told):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder, signal.SIGKILL if late else signal.SIGTERM)
+            told = True
+        time.sleep(0.1)
     return 0
 
 
@@ -111,6 +120,7 @@ def main() -> int:
         return _up(state, words)
 
     def leave(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # leaving takes a moment, and is not to be cut off
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)

@@ -84,19 +84,24 @@ class TestHosts:
     def wait_for(self, name: str) -> None:
         """Return when a host lets its login in and cloud-init has ended. Raises OSError after two minutes."""
         deadline = time.monotonic() + START_S
-        while (said := self.run(name, "cloud-init status --wait")).returncode == 255:
-            if time.monotonic() > deadline:
-                console = (self.machines[name].folder / "console.log").read_text(errors="replace")
-                raise OSError(f"{name} does not answer ({said.stderr.strip()}); its console: {console[-2000:]}")
-            time.sleep(0.2)
+        while (said := self.run(name, "timeout 100 cloud-init status --wait", START_S)).returncode in (124, 255):
+            self._check(name, deadline, said.stderr)
+
+    def _check(self, name: str, deadline: float, said: str) -> None:
+        """Wait a moment for a host, but no longer than to the deadline."""
+        if time.monotonic() > deadline:
+            console = (self.machines[name].folder / "console.log").read_text(errors="replace")
+            raise OSError(f"{name} does not answer ({said.strip()}); its console: {console[-2000:]}")
+        time.sleep(0.2)
 
     def reboot(self, name: str) -> None:
-        """Have a host reboot, and return when it has."""
+        """Have a host reboot, and return when it has. Raises OSError after two minutes."""
         boot = "cat /proc/sys/kernel/random/boot_id"
         before = self.run(name, boot).stdout
         self.run(name, "sudo systemctl reboot")
+        deadline = time.monotonic() + START_S
         while (after := self.run(name, boot)).returncode == 255 or after.stdout == before:
-            time.sleep(0.2)
+            self._check(name, deadline, after.stderr)
         self.wait_for(name)
 
     def cut(self, name: str) -> None:

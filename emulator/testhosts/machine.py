@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .network import Network, end, spawn
+from .sources import debian_mirrors
 
 NEEDED = ("unshare", "nsenter", "mount", "ip", "nc", "ssh", "ssh-keygen", "mmdebstrap", "systemd-nspawn", "apt-get")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,12 +32,19 @@ echo ready
 exec cat > /dev/null
 """
 
-# $1: the disk's folder; $2: the host's name. systemd wants a hierarchy of control groups, and version 2 of it. nspawn
-# exits with 133 when the host reboots; the shell stays as process 1, whose end takes all others along.
+# $1: the disk's folder; $2: the host's name; $3: its number. systemd wants a hierarchy of control groups, and version
+# 2 of it, which may stand there already and then cannot be mounted over itself. nspawn exits with 133 when the host
+# reboots; the shell stays as process 1, whose end takes all others along.
 _POWER = """set -e
+mount -t tmpfs none /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 group=/sys/fs/cgroup/testhosts-$3
 mkdir -p $group
+# A host that was just switched off may still be dying, and holds its disk until then.
+for try in $(seq 100); do
+  find $group -mindepth 1 -depth -type d -exec rmdir {} + 2> /dev/null && break
+  sleep 0.1
+done
 echo $$ > $group/cgroup.procs
 {
   while :; do
@@ -133,7 +141,10 @@ def what_is_missing() -> str:
     lacking = [name for name in NEEDED if shutil.which(name, path=_PATH) is None]
     if lacking:
         return f"test hosts need {', '.join(lacking)} on this machine"
-    command = ["unshare", "--mount", "--net", "--pid", "--fork", "mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"]
+    if "main" not in debian_mirrors():
+        return "test hosts need the package sources of a Debian on this machine"
+    mounts = "mount -t tmpfs none /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", mounts]
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
     return (
         f"test hosts need namespaces, which are not allowed here ({tried.stderr.strip()})" if tried.returncode else ""
@@ -142,7 +153,8 @@ def what_is_missing() -> str:
 
 def _remove_groups(number: int) -> None:
     """Remove the control groups of a host that is gone, as soon as its last process is."""
-    script = """mount -t cgroup2 none /sys/fs/cgroup
+    script = """mount -t tmpfs none /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup
 cd /sys/fs/cgroup
 for try in $(seq 50); do
   find "testhosts-$1" -depth -type d -exec rmdir {} + 2> /dev/null && break

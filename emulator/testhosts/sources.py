@@ -1,6 +1,7 @@
 """Where this machine gets its packages from: read at run time, for the hosts get theirs from there too."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,12 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def debian_mirrors() -> dict[str, str]:
-    """URLs of Debian's archive (`main`) and of its security archive (`security`), as apt is set up here."""
+    """URLs of Debian's archive (`main`) and of its security archive (`security`), as apt is set up here.
+
+    Empty where the machine is no Debian.
+    """
+    if platform.freedesktop_os_release().get("ID") != "debian":
+        return {}
     text = "$(ORIGIN)|$(COMPONENT)|$(CODENAME)|$(REPO_URI)"
     told = subprocess.run(
         ["apt-get", "indextargets", "--format", text, "Created-By: Packages"],
@@ -19,7 +25,7 @@ def debian_mirrors() -> dict[str, str]:
     mirrors: dict[str, str] = {}
     for line in told.splitlines():
         origin, component, codename, url = line.split("|")
-        # The origin is known only after an update; a flat or foreign repository has no component `main`.
+        # The origin is known only after an update; a flat repository has no component `main`.
         if origin in ("Debian", "") and component == "main":
             mirrors.setdefault("security" if codename.endswith("-security") else "main", url)
     return mirrors

@@ -42,14 +42,15 @@ def tree(suite: str, proxy: str) -> Path:
             print(f"testhosts: making the tree of {suite}, about a minute and 300 MB", file=sys.stderr, flush=True)
             unfinished = place.with_suffix(".new")
             shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-            _make(unfinished, suite, proxy)
+            _make(unfinished, suite, proxy, lock.fileno())
             unfinished.rename(place)
     return place
 
 
-def _make(root: Path, suite: str, proxy: str) -> None:
+def _make(root: Path, suite: str, proxy: str, lock: int) -> None:
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES)}", suite, str(root)]
-    done = subprocess.run([*command, *apt_lines(suite)], capture_output=True, text=True, check=False)
+    # It has the lock for as long as it works, even where this process is killed meanwhile.
+    done = subprocess.run([*command, *apt_lines(suite)], capture_output=True, text=True, check=False, pass_fds=[lock])
     if done.returncode:
         raise OSError(f"mmdebstrap could not make a tree of {suite}: {' '.join(done.stderr.split()[-60:])}")
     _write(

@@ -44,6 +44,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "to": {"type": "str", "choices": ["host", "controller"], "default": "host"},
     "mode": {"type": "raw"},
     "exclude": {"type": "list", "elements": "str", "default": []},
+    "mirror": {"type": "bool", "default": False},
     "patience_s": {"type": "int", "default": 120},
 }
 
@@ -76,6 +77,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             dest=spec["dest"],
             mode=_mode(spec["mode"], to),
             exclude=spec["exclude"],
+            mirror=spec["mirror"],
             patience_s=spec["patience_s"],
             piece_max=PIECE_MAX[to],
             line=LivingLine(str(task_vars.get("inventory_hostname", "localhost")), terminal_columns()),
@@ -159,6 +161,7 @@ class Transfer:
     dest: str
     mode: int | None
     exclude: list[str]
+    mirror: bool
     patience_s: float
     piece_max: int
     line: LivingLine
@@ -224,7 +227,8 @@ class Transfer:
         """What is to be done at the target now; AnsibleActionFail where that has no room."""
         wanted = self._wanted
         order = self._target_order("compare")
-        order |= {"files": wanted["files"], "folders": wanted["folders"], "exclude": self.exclude}
+        order |= {"files": wanted["files"], "folders": wanted["folders"]}
+        order |= {"exclude": self.exclude, "mirror": self.mirror}
         plan, _ = self.target.ask({**order, "proven": sorted(self._proven)})
         missing = sum(wanted["files"][name][0] - offset for name, offset in plan["send"].items())
         if missing > plan["free"] and not plan["remove"]:

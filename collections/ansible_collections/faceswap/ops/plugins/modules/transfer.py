@@ -14,7 +14,7 @@ description:
     SHA-256, gets its name only then, and at once; until then it is a C(.NAME.HASH.part) beside its place.
   - A transfer that was cut goes on where it stopped, in the same run while O(patience_s) lasts, and in the next one
     that has the same O(src) and O(dest).
-  - A folder is mirrored. What O(src) does not have is removed from O(dest), before anything is sent.
+  - What O(src) does not have is left alone in the folder O(dest), or removed from it (O(mirror)).
   - Links in O(src) are followed where they lead to files inside O(src); others are refused. Owners, times and modes
     of O(src) are not kept. What is written belongs to the user who writes (C(become_user)).
   - Nothing is installed on the host and no temporary file is made, so that any C(become_user) serves. It needs
@@ -52,6 +52,12 @@ options:
     type: list
     elements: str
     default: []
+  mirror:
+    description:
+      - Whether what O(src) does not have is removed from the folder O(dest), before anything is sent. Only for a
+        folder that nobody else writes to.
+    type: bool
+    default: false
   patience_s:
     description: Seconds for which a lost connection is tried again before the host counts as unreachable.
     type: int

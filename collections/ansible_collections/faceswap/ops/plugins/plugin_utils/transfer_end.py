@@ -148,7 +148,7 @@ def _compare(root: Path, order: Json) -> Json:
         )
     if order["kind"] == "file":
         return _compare_file(root, order, kind)
-    if len(root.parts) < 3 or root == Path.home().resolve():
+    if order["mirror"] and (len(root.parts) < 3 or root == Path.home().resolve()):
         raise TransferError(
             f"{root} on {order['where']} would lose all else that is in it: give a folder below it as `dest`."
         )
@@ -165,10 +165,12 @@ def _compare(root: Path, order: Json) -> Json:
             parts[Path(entry.path)] = name
         elif entry.is_file(follow_symlinks=False) and name in files:
             there[name] = Path(entry.path)
-        elif (
-            entry.is_dir(follow_symlinks=False) or name not in files
-        ):  # a link in a file's place is replaced like one
-            remove.append(name)
+        elif order["mirror"] or name in files or name in order["folders"]:
+            if not order["mirror"] and entry.is_dir(follow_symlinks=False):
+                raise TransferError(
+                    f"{entry.path} on {order['where']} is a folder, and a file is to be sent there: move it away."
+                )
+            remove.append(name)  # a link in a file's place is replaced like one
     plan = _missing(root, order, there, parts)
     return {**plan, "remove": [*parts.values(), *remove], "folders": sorted(folders)}
 
