@@ -313,7 +313,9 @@ def test_what_a_user_can_do_wrong_is_said_in_a_sentence(play: Callable[..., list
         ("linked", "d3", "host"): r".*linked/out on the controller cannot be sent: only files, folders, and links .*",
         ("linked", "d4", "controller"): r".*linked/out on box cannot be sent: .*",
     }
-    tasks = [{"src": f"{tmp_path}/{src}", "dest": f"{tmp_path}/{dest}", "to": to} for src, dest, to in cases]
+    tasks: list[Json] = [
+        {"src": f"{tmp_path}/{src}", "dest": f"{tmp_path}/{dest}", "to": to} for src, dest, to in cases
+    ]
     tasks += [
         {"src": str(file), "dest": "relative"},
         {"src": str(folder), "dest": "/etc", "mirror": True},
