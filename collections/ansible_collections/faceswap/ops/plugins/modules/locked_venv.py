@@ -15,7 +15,9 @@ description:
     This module keeps the lock file's digest in the environment, so that a run without changes is quick and check
     mode tells the truth.
   - An environment that another lock file or another Python made, or that a killed run left unfinished, is made
-    anew. Where pip is still at work for a controller that is gone, it is waited for.
+    anew. Another Python is another minor version or another file; an update of the same one makes nothing anew.
+  - An environment that a program still uses is never made anew; that is an error, which names the process.
+  - Where pip is still at work for a controller that is gone, it is waited for.
   - Everybody may read the environment and run its programs.
 author:
   - The faceswap-oci maintainers
@@ -44,9 +46,13 @@ options:
     description: Free disk space in MB without which nothing is begun.
     type: int
     default: 0
+  described_by:
+    description:
+      - File that tells others that the environment works. It is removed before anything of the environment is.
+    type: path
 attributes:
   check_mode:
-    description: Says whether the environment would be made.
+    description: Says whether the environment would be made, not whether a program still uses it.
     support: full
   diff_mode:
     description: Shows why it is made.
@@ -69,6 +75,11 @@ python:
   returned: always
   type: str
   sample: /opt/faceswap-oci/venv/bin/python
+made:
+  description: When the environment was made, in UTC. Empty where check mode would make it.
+  returned: always
+  type: str
+  sample: "2026-11-23T04:48:00Z"
 reason:
   description: Why the environment was made, or that nothing changed.
   returned: always
@@ -92,7 +103,8 @@ from ansible.module_utils.basic import AnsibleModule
 MARKER = "lock.json"
 LOCK_WAIT_S = 900
 UNREACHED = "connection broken by"  # pip's words for an index that does not answer
-PROBE = "import json, sys; print(json.dumps([list(sys.version_info[:2]), sys.version]))"
+# Not sys.version: it tells one build from another, and the environment outlives an update of its Python.
+PROBE = "import json, os, sys; print(json.dumps([sys.version_info[:2], os.path.realpath(sys.executable)]))"
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -112,6 +124,20 @@ def reason_to_make(path: Path, wanted: dict[str, str]) -> str | None:
         if found.get(key) != wanted[key]:
             return f"{word} changed"
     return None if (path / "bin" / "python").exists() else "its Python is gone"
+
+
+def user_of(path: Path) -> str | None:
+    """Return the ID of a process that runs a program of the environment below `path`, if there is one."""
+    programs = os.path.realpath(path / "bin")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            # Not its exe: the environment's Python is a link, and that is what it leads to.
+            program = Path(os.fsdecode((process / "cmdline").read_bytes().split(b"\0")[0]))
+        except OSError:  # it has ended
+            continue
+        if program.is_absolute() and os.path.realpath(program.parent) == programs:
+            return process.name
+    return None
 
 
 def last_error(output: str) -> str:
@@ -149,13 +175,13 @@ class LockedVenv:
             code, out, err = 1, "", error.strerror
         if code:
             self.module.fail_json(msg=f"{python} does not run ({last_error(err)}): name another Python.")
-        (major, minor), full = json.loads(out)
+        (major, minor), program = json.loads(out)
         if not version(self.params["oldest"]) <= (major, minor) <= version(self.params["newest"]):
             self.module.fail_json(
                 msg=f"{python} is Python {major}.{minor}, and the lock file holds for {self.params['oldest']} to "
                 f"{self.params['newest']}: name a Python of these."
             )
-        return {"lock": hashlib.sha256(self.lock.read_bytes()).hexdigest(), "python": full}
+        return {"lock": hashlib.sha256(self.lock.read_bytes()).hexdigest(), "python": f"{major}.{minor} {program}"}
 
     def check_room(self) -> None:
         """Fail where the disk is too full to begin."""
@@ -169,11 +195,20 @@ class LockedVenv:
                 "free some room or choose another folder."
             )
 
+    def refuse_while_used(self, reason: str) -> None:
+        """Fail where a program runs that would lose its packages."""
+        process = user_of(self.path)
+        if process:
+            self.module.fail_json(
+                msg=f"{self.path} has to be made anew ({reason}), but process {process} uses it: wait until that has "
+                "ended or stop it (a job by the tag stop), then run the same again."
+            )
+
     @contextmanager
     def alone(self) -> Iterator[int]:
         """Keep others from making the same environment; yields the lock's descriptor.
 
-        pip inherits it and so holds the lock even where the run that began it was killed.
+        venv and pip inherit it and so hold the lock even where the run that began it was killed.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with (self.path.parent / f".{self.path.name}.lock").open("w") as lock:
@@ -194,10 +229,13 @@ class LockedVenv:
     def make(self, wanted: dict[str, str], lock: int) -> None:
         """Make the environment from nothing; the marker is written last."""
         self.check_room()
+        if self.params["described_by"]:
+            Path(self.params["described_by"]).unlink(missing_ok=True)
         if self.path.exists():
             (self.path / MARKER).unlink(missing_ok=True)  # first: a kill now must not leave a valid marker
             shutil.rmtree(self.path)
-        code, out, err = self.module.run_command([self.params["python"], "-m", "venv", str(self.path)])
+        venv = [self.params["python"], "-m", "venv", str(self.path)]
+        code, out, err = self.module.run_command(venv, pass_fds=(lock,))
         if code:
             hint = " (on Debian and Ubuntu: install python3-venv)" if "ensurepip" in out + err else ""
             self.module.fail_json(msg=f"No virtual environment could be made: {last_error(out + err)}{hint}")
@@ -209,7 +247,7 @@ class LockedVenv:
             self.module.fail_json(msg=f"The packages could not be installed: {why_not(err + out)}", **said)
         temporary = self.path / (MARKER + ".tmp")
         with temporary.open("w") as stream:
-            json.dump(wanted, stream)
+            json.dump({**wanted, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, stream)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(self.path / MARKER)
@@ -225,12 +263,13 @@ def main() -> None:
             "oldest": {"type": "str", "default": "3.11"},
             "newest": {"type": "str", "default": "3.13"},
             "need_mb": {"type": "int", "default": 0},
+            "described_by": {"type": "path"},
         },
         supports_check_mode=True,
     )
     os.umask(0o022)  # a careful host's root would keep it all to itself
     venv = LockedVenv(module)
-    result: dict[str, Any] = {"python": str(venv.path / "bin" / "python")}
+    result: dict[str, Any] = {"python": str(venv.path / "bin" / "python"), "made": ""}
     try:
         if module.check_mode and not venv.lock.exists():  # an earlier task would have brought it
             module.exit_json(changed=True, reason="it is not there", **result)
@@ -240,7 +279,10 @@ def main() -> None:
             with venv.alone() as lock:
                 reason = reason_to_make(venv.path, wanted)  # another run may have made it meanwhile
                 if reason:
+                    venv.refuse_while_used(reason)
                     venv.make(wanted, lock)
+        if not (reason and module.check_mode):
+            result["made"] = json.loads((venv.path / MARKER).read_text())["made"]
     except OSError as error:
         module.fail_json(msg=f"{error}: the virtual environment could not be made.")
     module.exit_json(

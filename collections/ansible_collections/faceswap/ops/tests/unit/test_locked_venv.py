@@ -50,8 +50,9 @@ def test_made_once_and_then_left_alone(values: dict[str, Any]) -> None:
     made = play(values)
     assert made["changed"] and made["reason"] == "it is not there"
     assert subprocess.run([made["python"], "-c", "import sys; assert sys.prefix != sys.base_prefix"]).returncode == 0
-    assert not play(values)["changed"]
-    assert not play(values, check=True)["changed"]
+    for check in (False, True):
+        again = play(values, check)
+        assert not again["changed"] and again["made"] == made["made"] != ""
 
 
 def test_another_lock_makes_it_anew(values: dict[str, Any]) -> None:
@@ -59,8 +60,48 @@ def test_another_lock_makes_it_anew(values: dict[str, Any]) -> None:
     stray = Path(values["path"]) / "stray"
     stray.touch()
     Path(values["lock"]).write_text("# still nothing\n")
+    assert play(values, check=True)["made"] == "" and stray.exists()
     again = play(values)
     assert again["changed"] and again["reason"] == "the lock file changed" and not stray.exists()
+
+
+def test_an_update_of_the_same_python_leaves_it_alone(values: dict[str, Any], tmp_path: Path) -> None:
+    play(values)
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version += ' (rebuilt)'\n")
+    rebuilt = tmp_path / "rebuilt"
+    rebuilt.write_text(f"#!/bin/sh\nPYTHONPATH='{tmp_path}' exec '{sys.executable}' \"$@\"\n")
+    rebuilt.chmod(0o755)
+    told = subprocess.run([rebuilt, "-c", "import sys; print(sys.version)"], capture_output=True, text=True).stdout
+    assert told.strip() == f"{sys.version} (rebuilt)"
+    assert play({**values, "python": str(rebuilt)})["reason"] == "nothing changed"
+
+
+def test_one_by_another_python_is_made_anew_once(values: dict[str, Any]) -> None:
+    """An earlier version of the module wrote all of sys.version, and not when it was made."""
+    play(values)
+    marker = Path(values["path"]) / locked_venv.MARKER
+    lock = json.loads(marker.read_text())["lock"]
+    marker.write_text(json.dumps({"lock": lock, "python": sys.version}))
+    assert play(values)["reason"] == "Python changed"
+    assert play(values)["reason"] == "nothing changed"
+
+
+def test_one_in_use_is_never_made_anew(values: dict[str, Any], tmp_path: Path) -> None:
+    described = tmp_path / "engine.json"
+    described.touch()
+    values["described_by"] = str(described)
+    program = play({**values, "described_by": None})["python"]
+    (tmp_path / "a link").symlink_to(values["path"])
+    Path(values["lock"]).write_text("# still nothing\n")
+    for words in ([program], [str(tmp_path / "a link" / "bin" / "python")]):
+        with subprocess.Popen([*words, "-c", "input()"], stdin=subprocess.PIPE) as job:
+            refused = play(values)
+            assert job.poll() is None
+            job.kill()
+        assert refused["failed"] and f"(the lock file changed), but process {job.pid} uses it: " in refused["msg"]
+        assert "\n" not in refused["msg"]
+        assert (Path(values["path"]) / locked_venv.MARKER).exists() and described.exists()
+    assert play(values)["reason"] == "the lock file changed" and not described.exists()
 
 
 def test_a_killed_run_is_made_good(values: dict[str, Any]) -> None:
@@ -72,10 +113,17 @@ def test_a_killed_run_is_made_good(values: dict[str, Any]) -> None:
 
 
 def test_a_package_that_is_not_to_be_had_leaves_no_finished_environment(values: dict[str, Any]) -> None:
+    described = Path(values["lock"]).with_name("engine.json")
+    values["described_by"] = str(described)
+    play(values)
+    described.touch()
+    assert not play(values)["changed"] and described.exists()
     Path(values["lock"]).write_text("./no-such-package.whl --hash=sha256:" + "0" * 64 + "\n")
+    assert play(values, check=True)["changed"] and described.exists()
     failed = play(values)
     assert failed["failed"] and failed["msg"].startswith("The packages could not be installed: ")
     assert locked_venv.reason_to_make(Path(values["path"]), {}) == "it was never finished"
+    assert not described.exists()
 
 
 def test_an_index_out_of_reach_is_told_as_that(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
