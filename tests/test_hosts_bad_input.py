@@ -139,7 +139,14 @@ def test_no_way_to_the_packages(site: Site) -> None:
 
 def test_an_installation_that_was_killed_is_mended_by_the_next_run(site: Site) -> None:
     with site.command() as (words, environment):
-        killed = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        killed = subprocess.Popen(
+            words,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,  # pytest-xdist gives its workers one that Ansible refuses
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         # Some packages are there, and not yet all.
         half = f"ls -d {ENGINE}/venv/lib/python3*/site-packages/*.dist-info 2>/dev/null | wc -l"
         deadline = time.monotonic() + 300
