@@ -34,15 +34,21 @@ def play(cloud: EmulatedCloud, folder: Path, *words: str) -> str:
     command = ["nsenter", f"--net={cloud.ready['namespace']}", str(PROGRAMS / "ansible-playbook")]
     command += [*words, "-i", "inventory/rehearsal"]
     print(f"\n$ ansible-playbook {' '.join(words)} -i inventory/rehearsal", flush=True)
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout
     said = ""
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        said += line
-    code = process.wait()
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            said += line
+    code = process.returncode
     return said if code == 0 else f"{said}\nexit code {code}"
 
 

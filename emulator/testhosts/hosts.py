@@ -78,7 +78,11 @@ class TestHosts:
         ssh = ["ssh", *self.ssh_options(name), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-i", str(self.key)]
         ssh += ["-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"]  # a rebooting host just falls silent
         return subprocess.run(
-            [*ssh, f"{LOGIN}@{self.target(name)}", command], capture_output=True, text=True, timeout=timeout
+            [*ssh, f"{LOGIN}@{self.target(name)}", command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
 
     def wait_for(self, name: str) -> None:
