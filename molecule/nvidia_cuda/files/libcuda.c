@@ -3,7 +3,8 @@
 
    It knows just the calls of faceswap.ops.cuda_check and the shape of its PTX, whose two constants it reads from the
    text, so that a kernel with others gives other results. What it does wrong on purpose is the word in the environment
-   variable DUMMY_CUDA or, where that is not set, in the file /srv/gpu/cuda: wrong, none, hang, crash, or notready. */
+   variable DUMMY_CUDA or, where that is not set, in the file /srv/gpu/cuda: wrong, none, hang, crash,
+   notready, full (memory), or fault (in the kernel, after which all else fails). */
 
 #include <dirent.h>
 #include <stddef.h>
@@ -45,7 +46,11 @@ int cuInit(unsigned flags)
 
 int cuGetErrorName(int code, const char **text)
 {
-    *text = code == 100 ? "CUDA_ERROR_NO_DEVICE" : code == 802 ? "CUDA_ERROR_SYSTEM_NOT_READY" : NULL;
+    *text = code == 2     ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : code == 100 ? "CUDA_ERROR_NO_DEVICE"
+            : code == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+            : code == 802 ? "CUDA_ERROR_SYSTEM_NOT_READY"
+                          : NULL;
     return *text ? 0 : 1;
 }
 
@@ -74,7 +79,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &multiplier, device < 0; }
 int cuDevicePrimaryCtxRelease_v2(int device) { return device < 0; }
 int cuCtxSetCurrent(void *context) { return context != &multiplier; }
-int cuCtxSynchronize(void) { return 0; }
+int cuCtxSynchronize(void) { return asked("fault") ? 700 : 0; }
 
 int cuModuleLoadData(void **module, const char *ptx)
 {
@@ -90,9 +95,9 @@ int cuModuleGetFunction(void **function, void *module, const char *name)
     return module != &increment || strcmp(name, "faceswap_check");
 }
 
-int cuModuleUnload(void *module) { return module != &increment; }
-int cuMemAlloc_v2(uint64_t *data, size_t size) { return (*data = (uintptr_t)calloc(1, size)) == 0; }
-int cuMemFree_v2(uint64_t data) { return free((void *)(uintptr_t)data), 0; }
+int cuModuleUnload(void *module) { return asked("fault") ? 700 : module != &increment; }
+int cuMemAlloc_v2(uint64_t *data, size_t size) { return (*data = (uintptr_t)calloc(1, size)) == 0 || asked("full") ? 2 : 0; }
+int cuMemFree_v2(uint64_t data) { return free((void *)(uintptr_t)data), asked("fault") ? 700 : 0; }
 int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t size) { return memcpy((void *)(uintptr_t)to, from, size), 0; }
 int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t size) { return memcpy(to, (void *)(uintptr_t)from, size), 0; }
 

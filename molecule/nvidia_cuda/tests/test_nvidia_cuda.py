@@ -173,6 +173,31 @@ def test_a_gpu_that_computes_wrongly_is_found(host: Host) -> None:
         sudo(host, f"rm {GPU}/cuda")
 
 
+@on("debian12")
+def test_a_gpu_that_a_job_fills_is_taken_as_verified(host: Host) -> None:
+    sudo(host, f"echo full >{GPU}/cuda; echo 1 >{GPU}/sys/module/nvidia_uvm/refcnt")
+    try:
+        code, said = play(host)
+        assert code == 0 and " changed=0 " in said and "what was verified earlier is taken for true" in said, said
+        sudo(host, f"rm {GPU}/sys/module/nvidia_uvm/refcnt")  # nobody uses it, so it should have the memory
+        code, said = play(host)
+        assert code == 2 and "other programs fill the card's memory" in said, said
+    finally:
+        sudo(host, f"rm -f {GPU}/cuda {GPU}/sys/module/nvidia_uvm/refcnt")
+
+
+@on("debian12")
+def test_who_just_looks_is_told_of_a_gpu_that_cannot_be_used(host: Host) -> None:
+    sudo(host, f"echo none >{GPU}/cuda")
+    try:
+        code, said = play(host, "-e", "nvidia_cuda_install=false")
+        assert code == 0 and " changed=0 " in said and "The GPUs do not compute, and" in said, said
+        code, said = play(host, "-e", "nvidia_cuda_install=false", "-e", "nvidia_cuda_required=true")
+        assert code == 2 and "the driver finds no card it supports" in said, said
+    finally:
+        sudo(host, f"rm {GPU}/cuda")
+
+
 @on("pascal")
 def test_the_kernel_without_headers_was_replaced(host: Host) -> None:
     assert host.check_output(f"cat {GPU}/proc/sys/kernel/osrelease") == "6.1.0-91-amd64"
@@ -185,6 +210,32 @@ def test_a_driver_that_works_is_left_alone(host: Host) -> None:
     assert host.run("dpkg -l '*nvidia*' dkms 'linux-headers*'").stdout == ""
     assert not host.file("/etc/apt/sources.list.d/nvidia-cuda.sources").exists
     assert not host.file("/etc/modprobe.d/nvidia-cuda-no-nouveau.conf").exists
+
+
+@on("image")
+def test_who_cannot_become_root_is_told(host: Host) -> None:
+    refused = "/usr/local/bin/sudo"
+    script = "#!/bin/sh\\necho sudo: a password is required >&2; exit 1\\n"
+    sudo(host, f"echo '{{}}' >{FACT}; printf '{script}' >{refused}; chmod 755 {refused}")
+    try:
+        code, said = play(host)
+        assert code == 2 and "cannot become root on image without a password (a password is required)" in said, said
+    finally:
+        assert host.run(f"/usr/bin/sudo -n rm {refused}").rc == 0
+
+
+@on("image")
+def test_a_toolkit_leaves_driver_and_foreign_entries_alone(host: Host) -> None:
+    """An entry for the repository is there, with a key elsewhere, as NVIDIA's package cuda-keyring brings it."""
+    repository, key = "/srv/repository/debian13/x86_64", "/usr/share/keyrings/cuda-archive-keyring.asc"
+    entry = f"deb [signed-by={key}] file://{repository}/ /"
+    sudo(host, f"cp {repository}/8793F200.pub {key}; echo '{entry}' >/etc/apt/sources.list.d/cuda.list")
+    code, said = play(host, "-e", "nvidia_cuda_toolkit=13.0", "-e", "nvidia_cuda_branch=580")
+    assert code == 0, said
+    assert host.file("/usr/local/cuda-13.0/bin/nvcc").exists and smi(host)[0][0] == "575.57.08"
+    assert not host.file("/etc/apt/sources.list.d/nvidia-cuda.sources").exists
+    assert "Package: cuda-*\n" in host.file("/etc/apt/preferences.d/nvidia-cuda").content_string
+    sudo(host, "apt-get --quiet=2 update")
 
 
 @on("bare")
@@ -224,6 +275,10 @@ def test_another_key_is_not_trusted(host: Host) -> None:
 def test_without_leave_nothing_is_rebooted(host: Host) -> None:
     sudo(host, f"mkdir {GPU}/sys/module/nouveau; touch {GPU}/console")
     before = boot(host)
+    sudo(host, f"mkdir {GPU}/sys/module/nvidia_uvm; echo 1 >{GPU}/sys/module/nvidia_uvm/refcnt")
+    code, said = play(host)
+    assert code == 2 and "it would end the programs that compute on the GPUs now" in said, said
+    sudo(host, f"rm -r {GPU}/sys/module/nvidia_uvm")
     code, said = play(host, "-e", "nvidia_cuda_may_reboot=false")
     assert code == 2 and "Nouveau is in use and cannot be unloaded" in said, said
     assert "only a reboot helps, and nvidia_cuda_may_reboot is false" in said, said

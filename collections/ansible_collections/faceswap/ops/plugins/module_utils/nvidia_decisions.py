@@ -68,6 +68,7 @@ class System:
     oldest: int = 0  # the repository has no older branch
     initramfs: tuple[str, ...] = ("update-initramfs", "-u", "-k", "all")
     before: tuple[str, ...] = ()  # packages that bring the repositories which the driver's packages need
+    repositories: tuple[str, ...] = ()  # those of them that may be there and switched off
 
 
 # The fingerprints: more than one public source each, but that of Debian 13, which one author alone writes down.
@@ -87,6 +88,7 @@ SYSTEMS = {
         580,
         initramfs=("dracut", "--force", "--regenerate-all"),
         before=("oracle-epel-release-el9",),  # EPEL has dkms
+        repositories=("ol9_developer_EPEL",),
     ),
 }
 SYSTEMS_IN_WORDS = "Debian 12 or 13, Ubuntu 24.04 or Oracle Linux 9"
@@ -157,6 +159,14 @@ def version_key(release: str) -> list[tuple[int, int, str]]:
     """Return a key by which kernel releases sort as their numbers do: 6.1.0-9 before 6.1.0-10."""
     parts = re.findall(r"\d+|[^\d]+", release)
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+
+
+def newest_kernel(kernels: list[str], running: str) -> str:
+    """Return the newest of the kernels that are of the running one's kind, or "" where there is none.
+
+    Oracle Linux has two kinds, RHCK and UEK, side by side; UEK's numbers are the higher ones, whichever is booted.
+    """
+    return max((one for one in kernels if ("uek" in one) == ("uek" in running)), key=version_key, default="")
 
 
 def header_packages(name: str, kernel: str) -> tuple[list[str], list[str], list[str]]:
@@ -230,6 +240,7 @@ class Host:
     newest: str = ""  # the newest installed kernel, which the next boot takes; "" where it is the running one
     switches: int = 0  # NVSwitches on the PCI bus
     secure_boot: bool = False
+    works: bool = False  # the driver that is there; then just a toolkit may be missing
 
 
 def plan(host: Host, wanted_branch: str = "", toolkit: str = "") -> dict[str, Any]:
@@ -238,6 +249,19 @@ def plan(host: Host, wanted_branch: str = "", toolkit: str = "") -> dict[str, An
     `wanted_branch` is "" for the one of the system, `toolkit` a CUDA version such as "13.0" or "" for none.
     """
     system = find_system(host.name, host.version, host.machine)
+    if toolkit and not re.fullmatch(r"\d+\.\d+", toolkit):
+        raise NoDriverError(
+            f"nvidia_cuda_toolkit is '{toolkit}', which is no version of CUDA: write one such as '13.0'"
+        )
+    chosen = {
+        "manager": system.manager,
+        "folder": system.folder,
+        "key": system.key,
+        "fingerprint": system.fingerprint,
+        "toolkit": "cuda-toolkit-" + toolkit.replace(".", "-") if toolkit else "",
+    }
+    if host.works:
+        return chosen
     flavour = choose_flavour(host.devices)
     branch = choose_branch(wanted_branch, host.devices, system)
     if host.secure_boot:
@@ -246,19 +270,12 @@ def plan(host: Host, wanted_branch: str = "", toolkit: str = "") -> dict[str, An
             "signed: switch Secure Boot off (on Oracle Cloud: launch without it), or use an image with a signed "
             "driver"
         )
-    if toolkit and not re.fullmatch(r"\d+\.\d+", toolkit):
-        raise NoDriverError(
-            f"nvidia_cuda_toolkit is '{toolkit}', which is no version of CUDA: write one such as '13.0'"
-        )
     exact, follow, newest = header_packages(host.name, host.kernel)
     if host.newest not in ("", host.kernel):
         exact += header_packages(host.name, host.newest)[0]
-    return {
-        "manager": system.manager,
-        "folder": system.folder,
-        "key": system.key,
-        "fingerprint": system.fingerprint,
+    return chosen | {
         "before": list(system.before),
+        "repositories": list(system.repositories),
         "branch": branch,
         "flavour": flavour,
         # What keeps the branch: a package of preferences for apt, a module's stream for dnf [1].
@@ -269,8 +286,6 @@ def plan(host: Host, wanted_branch: str = "", toolkit: str = "") -> dict[str, An
         "newest_kernel": newest,
         "packages": driver_packages(system.folder, branch, flavour)
         + (fabric_packages(system.manager, branch) if host.switches else []),
-        "fabric": host.switches > 0,
-        "toolkit": "cuda-toolkit-" + toolkit.replace(".", "-") if toolkit else "",
         "initramfs": list(system.initramfs),
-        "uek": "uek" in host.kernel,
+        "uek": host.name == "ol",  # or may have it one day; RHCK is built as before then
     }

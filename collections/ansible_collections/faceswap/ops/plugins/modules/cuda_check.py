@@ -76,11 +76,19 @@ elements:
   returned: success
   type: int
   sample: 4096
+busy:
+  description: Whether it failed just because other programs have the GPU or its memory.
+  returned: failure
+  type: bool
 """
 
+import contextlib
 import ctypes
 import multiprocessing
+import os
 import signal
+import sys
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -88,6 +96,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 ELEMENTS = 4096
 ROUNDS = 64
+KILLED_S = 5  # for which a killed process is waited for: one that hangs in the kernel does not end
 BLOCK = 128  # threads of a block
 # One step of the generator x -> x * 1664525 + 1013904223 modulo 2**32 (Numerical Recipes): whole numbers, so the
 # result is right or wrong, whatever the card.
@@ -137,6 +146,8 @@ CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPAB
 
 # What to do about the failures that have a usual cause (CUresult of cuda.h).
 REMEDIES = {
+    2: "other programs fill the card's memory: nvidia-smi there lists them; run the same again when they are done",
+    46: "another program has the card for itself: nvidia-smi there lists it; run the same again when it is done",
     100: "the driver finds no card it supports: the branch or the flavour may be the wrong one for the card",
     101: "the card is there for graphics alone, or hidden from this process",
     222: "the driver is older than this test's PTX",
@@ -146,8 +157,15 @@ REMEDIES = {
 }
 
 
+BUSY = (2, 46)
+
+
 class CudaError(Exception):
-    """A GPU does not compute; the text is one sentence."""
+    """A GPU does not compute; the text is one sentence. `busy`: for now, as other programs use it."""
+
+    def __init__(self, text: str, busy: bool = False) -> None:
+        super().__init__(text)
+        self.busy = busy
 
 
 def expected(value: int) -> int:
@@ -180,7 +198,18 @@ class Cuda:
             known = self.library.cuGetErrorName(code, ctypes.byref(text)) == 0 and text.value
             meaning = text.value.decode() if known and text.value else "an unknown error"
             remedy = REMEDIES.get(code, "look at the kernel's messages for lines with NVRM or Xid")
-            raise CudaError(f"{name} failed with {meaning} ({code}): {remedy}.")
+            raise CudaError(f"{name} failed with {meaning} ({code}): {remedy}.", code in BUSY)
+
+    @contextlib.contextmanager
+    def finally_call(self, name: str, *arguments: Any) -> Iterator[None]:
+        """Call a function in the end; what failed before is the better reason then."""
+        try:
+            yield
+        except CudaError:
+            with contextlib.suppress(CudaError):
+                self.call(name, *arguments)
+            raise
+        self.call(name, *arguments)
 
     def integer(self, name: str, *arguments: Any) -> int:
         """Return the number that a function writes to its first argument."""
@@ -195,10 +224,10 @@ def compute(cuda: Cuda) -> list[int]:
     numbers = (ctypes.c_uint32 * ELEMENTS)(*range(ELEMENTS))
     size = ctypes.c_size_t(ctypes.sizeof(numbers))
     cuda.call("cuModuleLoadData", ctypes.byref(module), PTX.encode())
-    try:
+    with cuda.finally_call("cuModuleUnload", module):
         cuda.call("cuModuleGetFunction", ctypes.byref(function), module, b"faceswap_check")
         cuda.call("cuMemAlloc_v2", ctypes.byref(data), size)
-        try:
+        with cuda.finally_call("cuMemFree_v2", data):
             cuda.call("cuMemcpyHtoD_v2", data, numbers, size)
             values = (data, ctypes.c_uint32(ELEMENTS), ctypes.c_uint32(ROUNDS))
             pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
@@ -206,10 +235,6 @@ def compute(cuda: Cuda) -> list[int]:
             cuda.call("cuLaunchKernel", function, blocks, 1, 1, BLOCK, 1, 1, 0, None, pointers, None)
             cuda.call("cuCtxSynchronize")
             cuda.call("cuMemcpyDtoH_v2", numbers, data, size)
-        finally:
-            cuda.call("cuMemFree_v2", data)
-    finally:
-        cuda.call("cuModuleUnload", module)
     return list(numbers)
 
 
@@ -223,11 +248,9 @@ def check_card(cuda: Cuda, index: int) -> dict[str, Any]:
         cuda.integer("cuDeviceGetAttribute", number, device) for number in (CAPABILITY_MAJOR, CAPABILITY_MINOR)
     )
     cuda.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-    try:
+    with cuda.finally_call("cuDevicePrimaryCtxRelease_v2", device):
         cuda.call("cuCtxSetCurrent", context)
         found = compute(cuda)
-    finally:
-        cuda.call("cuDevicePrimaryCtxRelease_v2", device)
     wrong = [i for i in range(ELEMENTS) if found[i] != expected(i)]
     title = name.value.decode()
     if wrong:
@@ -264,11 +287,15 @@ def check(library: str, gpus: int) -> dict[str, Any]:
 
 
 def work(sender: Connection, library: str, gpus: int) -> None:
-    """Send the check's result, or the sentence of what failed."""
+    """Send the check's result, or the sentence of what failed and whether that is for now."""
+    # Ansible waits until nobody has the module's output open any more, and this process may not end.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nothing, stream)
     try:
         sender.send(check(library, gpus))
     except CudaError as error:
-        sender.send(str(error))
+        sender.send((str(error), error.busy))
 
 
 def check_apart(library: str, gpus: int, timeout_s: float) -> dict[str, Any]:
@@ -284,17 +311,17 @@ def check_apart(library: str, gpus: int, timeout_s: float) -> dict[str, Any]:
                 f"The driver gave no result within {timeout_s:g} s: look at the kernel's messages and reboot the "
                 "host."
             )
-        result: dict[str, Any] | str = receiver.recv()
+        result: dict[str, Any] | tuple[str, bool] = receiver.recv()
     except EOFError as error:
-        process.join()
+        process.join(KILLED_S)
         code = process.exitcode or 0
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         raise CudaError(f"The driver's library broke down (its process {how}): reboot the host.") from error
     finally:
         process.kill()
-        process.join()
-    if isinstance(result, str):
-        raise CudaError(result)
+        process.join(KILLED_S)
+    if isinstance(result, tuple):
+        raise CudaError(*result)
     return result
 
 
@@ -310,7 +337,12 @@ def main() -> None:
     try:
         result = check_apart("libcuda.so.1", module.params["gpus"], module.params["timeout_s"])
     except CudaError as error:
-        module.fail_json(msg=str(error))
+        try:
+            module.fail_json(msg=str(error), busy=error.busy)
+        finally:
+            if multiprocessing.active_children():  # one that cannot be killed, for which Python would wait now
+                sys.stdout.flush()
+                os._exit(1)
     module.exit_json(changed=False, **result)
 
 

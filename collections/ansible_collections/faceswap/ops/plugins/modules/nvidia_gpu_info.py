@@ -29,6 +29,10 @@ options:
     description: Version of the CUDA toolkit that is wanted, such as V(13.0); empty for none.
     type: str
     default: ""
+  repository:
+    description: Root of NVIDIA's package repositories, for RV(source); empty for not to look.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Changes nothing in any mode.
@@ -91,11 +95,33 @@ secure_boot:
   description: Whether Secure Boot is on.
   returned: always
   type: bool
+in_use:
+  description: Whether programs compute on the GPUs.
+  returned: always
+  type: bool
+switches:
+  description: How many NVSwitches are on the PCI bus.
+  returned: always
+  type: int
+fabricmanager:
+  description: Whether the unit C(nvidia-fabricmanager) is there.
+  returned: always
+  type: bool
 kernel:
-  description: The running kernel's release.
+  description: The running kernel's release; empty where there is no GPU.
   returned: always
   type: str
   sample: 6.1.0-25-amd64
+newest_kernel:
+  description: The newest installed kernel of the running one's kind; empty where there is no GPU.
+  returned: always
+  type: str
+  sample: 6.1.0-25-amd64
+source:
+  description: File of apt, not the role's own, that names NVIDIA's repository for this host; empty without one.
+  returned: always
+  type: str
+  sample: /etc/apt/sources.list.d/cuda-debian12-x86_64.list
 toolkit:
   description: Whether the wanted toolkit is there; true where none is wanted.
   returned: always
@@ -121,6 +147,8 @@ verdict:
 
 import json
 import platform
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +163,10 @@ DISPLAY_CLASSES = (
 SWITCH_CLASS = "0x0680"  # other bridge: NVIDIA's NVSwitch
 EFI_GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c"  # vendor of the variable SecureBoot (UEFI specification)
 UNIT_FOLDERS = ("etc", "usr/lib", "lib")
+LENT = ("vfio-pci", "pci-stub")  # drivers of a card that is kept for a virtual machine
+SMI_S = 60  # a driver whose persistence is off starts each card first, which takes some seconds
+APT = Path("/etc/apt")
+OWN_SOURCE = "nvidia-cuda.sources"
 FACT = Path("/etc/ansible/facts.d/nvidia_cuda.fact")
 
 
@@ -154,6 +186,8 @@ def find_gpus(bus: Path) -> list[dict[str, str]]:
     gpus = []
     for device in nvidia_devices(bus, DISPLAY_CLASSES):
         driver, number = device / "driver", read(device / "device").removeprefix("0x")
+        if driver.exists() and driver.resolve().name in LENT:
+            continue
         gpus.append(
             {
                 "address": device.name,
@@ -165,10 +199,53 @@ def find_gpus(bus: Path) -> list[dict[str, str]]:
     return gpus
 
 
-def newest_kernel(modules: Path) -> str:
-    """Return the newest kernel below a `/lib/modules`, or "" where there is none."""
+def newest_kernel(modules: Path, running: str) -> str:
+    """Return the newest kernel of the running one's kind below a `/lib/modules`, or "" where there is none."""
     found = [path.name for path in modules.iterdir() if (path / "kernel").is_dir()] if modules.is_dir() else []
-    return max(found, key=decisions.version_key, default="")
+    return decisions.newest_kernel(found, running)
+
+
+def in_use(modules: Path) -> bool:
+    """Return whether programs compute, by a `/sys/module`: each keeps nvidia_uvm, which nothing else does.
+
+    (nvidia itself is also kept by the modules above it and by nvidia-persistenced.)
+    """
+    try:
+        return int(read(modules / "nvidia_uvm/refcnt")) > 0
+    except (OSError, ValueError):
+        return False
+
+
+def other_source(apt: Path, url: str) -> str:
+    """Return the file below an `/etc/apt`, other than the role's own, that names a repository; "" without one.
+
+    apt reads nothing at all any more where two entries name one repository with two keys.
+    """
+    for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]:
+        if path.suffix not in (".list", ".sources") or path.name == OWN_SOURCE or not path.is_file():
+            continue
+        text = re.sub(r"(?m)#.*$\n?", "", path.read_text(errors="replace"))
+        for entry in re.split(r"\n\s*\n", text):
+            on = not re.search(r"(?mi)^Enabled:\s*(no|false|0|off)\b", entry)
+            if on and url in [word.rstrip("/") for word in entry.split()]:
+                return str(path)
+    return ""
+
+
+def ask_smi(smi: str, timeout_s: float = SMI_S) -> str | None:
+    """Return what nvidia-smi says of the cards, "" where it fails, None where it hangs.
+
+    One that hangs in the kernel cannot be killed, so it is not waited for either.
+    """
+    words = [smi, "--query-gpu=driver_version,persistence_mode", "--format=csv,noheader"]
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(words, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, text=True)
+    try:
+        out, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return None
+    return out if process.returncode == 0 else ""
 
 
 def secure_boot(sys: Path) -> bool:
@@ -220,47 +297,64 @@ def main() -> None:
             "root": {"type": "path", "default": "/"},
             "branch": {"type": "str", "default": ""},
             "toolkit": {"type": "str", "default": ""},
+            "repository": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     root = Path(module.params["root"])
     bus = root / "sys/bus/pci/devices"
     gpus = find_gpus(bus)
-    driver_version, persistence = "", False
+    switches = len(nvidia_devices(bus, (SWITCH_CLASS,)))
+    said: str | None = ""
     smi = module.get_bin_path("nvidia-smi")
     if gpus and smi:
-        code, out, _ = module.run_command(
-            [smi, "--query-gpu=driver_version,persistence_mode", "--format=csv,noheader"]
-        )
-        driver_version, persistence = read_smi(out) if code == 0 else ("", False)
-    kernel = read(root / "proc/sys/kernel/osrelease")
-    system = os_release(Path("/etc/os-release").read_text())
-    plan, refusal, boot = {}, "", secure_boot(root / "sys")
-    if gpus:
+        said = ask_smi(smi)
+    driver_version, persistence = read_smi(said or "")
+    plan: dict[str, Any] = {}
+    kernel = newest = refusal = source = ""
+    boot = secure_boot(root / "sys")
+    if said is None:
+        refusal = f"nvidia-smi gave no answer within {SMI_S} s: look at the kernel's messages and reboot the host"
+    elif gpus:  # without one nothing more is asked of the host, which may be no Linux then
+        kernel = read(root / "proc/sys/kernel/osrelease")
+        newest = newest_kernel(root / "lib/modules", kernel)
+        system = os_release(Path("/etc/os-release").read_text())
         host = decisions.Host(
             name=system.get("ID", ""),
             version=system.get("VERSION_ID", ""),
             machine=platform.machine(),
             kernel=kernel,
-            newest=newest_kernel(root / "lib/modules"),
+            newest=newest,
             devices=[gpu["device"] for gpu in gpus],
-            switches=len(nvidia_devices(bus, (SWITCH_CLASS,))),
-            secure_boot=boot and not driver_version,  # a driver that works is a signed one
+            switches=switches,
+            secure_boot=boot,
+            works=bool(driver_version),
         )
         try:
             plan = decisions.plan(host, module.params["branch"], module.params["toolkit"])
         except decisions.NoDriverError as refused:
             refusal = str(refused)
+        if plan and module.params["repository"]:
+            source = other_source(APT, f"{module.params['repository'].rstrip('/')}/{plan['folder']}/x86_64")
     toolkit = module.params["toolkit"]
+
+    def has_unit(name: str) -> bool:
+        return any(Path("/", folder, "systemd/system", name).exists() for folder in UNIT_FOLDERS)
+
     module.exit_json(
         changed=False,
         gpus=gpus,
         driver_version=driver_version,
         persistence=persistence,
-        persistenced=any(Path("/", f, "systemd/system/nvidia-persistenced.service").exists() for f in UNIT_FOLDERS),
+        persistenced=has_unit("nvidia-persistenced.service"),
+        in_use=in_use(root / "sys/module"),
+        switches=switches,
+        fabricmanager=has_unit("nvidia-fabricmanager.service"),
         nouveau=(root / "sys/module/nouveau").exists(),
         secure_boot=boot,
         kernel=kernel,
+        newest_kernel=newest,
+        source=source,
         toolkit=not toolkit or Path(f"/usr/local/cuda-{toolkit}/bin/nvcc").exists(),
         published=read_json(FACT),
         plan=plan,

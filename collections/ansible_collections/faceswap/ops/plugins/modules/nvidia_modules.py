@@ -63,7 +63,7 @@ import re
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.faceswap.ops.plugins.module_utils.nvidia_decisions import version_key
+from ansible_collections.faceswap.ops.plugins.module_utils.nvidia_decisions import newest_kernel, version_key
 
 
 def installed_kernels(modules: Path) -> dict[str, bool]:
@@ -106,7 +106,7 @@ class Modules:
 
     def check_headers(self) -> None:
         """Fail where the next boot would take a kernel for which nothing can be built."""
-        newest = list(self.kernels)[-1] if self.kernels else self.running
+        newest = newest_kernel(list(self.kernels), self.running) or self.running
         for kernel, when in ((newest, "the next boot takes"), (self.running, "runs now")):
             if not self.kernels.get(kernel):
                 self.module.fail_json(

@@ -23,6 +23,11 @@ options:
     type: list
     elements: str
     required: true
+  enable_repositories:
+    description: Repositories of C(dnf) that count for this although they are switched off; C(apt-get) has no such.
+    type: list
+    elements: str
+    default: []
   wait_s:
     description: For how many seconds to wait for cloud-init, and then for the package manager's lock.
     type: int
@@ -157,6 +162,7 @@ class SystemPackages:
             cause = failed and (unfetched or failed)
         else:
             options = ["--setopt=exit_on_lock=True", "--setopt=install_weak_deps=False"]
+            options += [f"--enablerepo={name}" for name in self.module.params["enable_repositories"]]
             cause = self.patiently(["dnf", "-y", "-q", *options, "install", *self.names])
         if cause:
             self.fail(cause)
@@ -167,6 +173,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
+            "enable_repositories": {"type": "list", "elements": "str", "default": []},
             "wait_s": {"type": "int", "default": 600},
         },
         supports_check_mode=True,

@@ -1,7 +1,11 @@
 """The verification, with a dummy of the driver's library that a compiler on this machine makes."""
 
+import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +44,8 @@ def test_a_gpu_that_computes_is_described(library: str, monkeypatch: pytest.Monk
         ),
         ("none", r"cuInit failed with CUDA_ERROR_NO_DEVICE \(100\): the driver finds no card it supports"),
         ("notready", r"CUDA_ERROR_SYSTEM_NOT_READY \(802\): .* need the service nvidia-fabricmanager"),
+        ("full", r"cuMemAlloc_v2 failed with CUDA_ERROR_OUT_OF_MEMORY \(2\): other programs fill the card's memory"),
+        ("fault", r"cuCtxSynchronize failed with CUDA_ERROR_ILLEGAL_ADDRESS \(700\)"),  # and not what fails after it
         ("hang", "gave no result within 1 s: .* reboot the host"),
         ("crash", "broke down .*SIGABRT"),
     ],
@@ -48,8 +54,33 @@ def test_a_gpu_that_does_not_compute_is_told(
     library: str, monkeypatch: pytest.MonkeyPatch, wrong: str, message: str
 ) -> None:
     monkeypatch.setenv("DUMMY_CUDA", wrong)
-    with pytest.raises(CudaError, match=message):
+    with pytest.raises(CudaError, match=message) as failure:
         check_apart(library, 1, 1 if wrong == "hang" else 30)
+    assert failure.value.busy is (wrong == "full")
+
+
+def test_a_driver_that_hangs_in_the_kernel_is_not_waited_for(library: str) -> None:
+    """There a process cannot be killed, and one must not wait for it, nor may it keep the module's output open."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(cuda_check.__file__).parents[5])!r})\n"
+        "import multiprocessing.process\n"
+        "from ansible.module_utils.testing import patch_module_args\n"
+        "from ansible_collections.faceswap.ops.plugins.modules import cuda_check\n"
+        "multiprocessing.process.BaseProcess.kill = lambda self: None\n"
+        "cuda_check.KILLED_S = 0.1\n"
+        "with patch_module_args({'timeout_s': 1}):\n"
+        "    cuda_check.main()\n"
+    )
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(Path(library).parent), "DUMMY_CUDA": "hang"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        said, _ = process.communicate(timeout=20)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    told = json.loads(said)
+    assert process.returncode == 1 and told["failed"] and "gave no result within 1 s" in told["msg"]
 
 
 def test_a_missing_gpu_is_told(library: str, monkeypatch: pytest.MonkeyPatch) -> None:

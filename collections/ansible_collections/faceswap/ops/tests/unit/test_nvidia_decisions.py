@@ -7,6 +7,7 @@ from ansible_collections.faceswap.ops.plugins.module_utils.nvidia_decisions impo
     architecture,
     choose_flavour,
     header_packages,
+    newest_kernel,
     plan,
     version_key,
 )
@@ -106,6 +107,7 @@ def test_each_system_gets_its_packages() -> None:
         "key": "3bf863cc.pub",
         "fingerprint": "EB693B3035CD5710E231E123A4B469963BF863CC",
         "before": [],
+        "repositories": [],
         "branch": 580,
         "flavour": "open",
         "pin": "nvidia-driver-pinning-580",
@@ -114,7 +116,6 @@ def test_each_system_gets_its_packages() -> None:
         "follow": ["linux-headers-cloud-amd64"],
         "newest_kernel": ["linux-image-cloud-amd64", "linux-headers-cloud-amd64"],
         "packages": ["nvidia-driver-cuda", "nvidia-persistenced", "nvidia-modprobe", "nvidia-kernel-open-dkms"],
-        "fabric": False,
         "toolkit": "",
         "initramfs": ["update-initramfs", "-u", "-k", "all"],
         "uek": False,
@@ -142,21 +143,35 @@ def test_each_system_gets_its_packages() -> None:
 def test_oracle_linux_gets_the_headers_of_its_kernel() -> None:
     rhck, uek = plan(RHCK), plan(replace(UEK, devices=[P100]))
     assert (rhck["folder"], rhck["manager"], rhck["pin"]) == ("rhel9", "dnf", "")
-    assert rhck["before"] == ["oracle-epel-release-el9"]
+    assert (rhck["before"], rhck["repositories"]) == (["oracle-epel-release-el9"], ["ol9_developer_EPEL"])
     assert rhck["headers"] == ["kernel-devel-5.14.0-570.12.1.el9_6.x86_64"]
     assert (rhck["stream"], rhck["packages"][-1]) == ("580-open", "kmod-nvidia-open-dkms")
     assert uek["headers"] == ["kernel-uek-devel-6.12.0-100.28.2.2.el9uek.x86_64"]
     assert uek["newest_kernel"] == ["kernel-uek", "kernel-uek-devel"]
     assert (uek["stream"], uek["packages"][-1]) == ("580-dkms", "kmod-nvidia-latest-dkms")
-    assert uek["uek"] and not rhck["uek"]
+    assert uek["uek"] and rhck["uek"]  # DKMS builds for each kernel that is there, whichever runs
     assert rhck["initramfs"][0] == "dracut"
 
 
 def test_cards_behind_switches_get_the_fabric_manager() -> None:
     assert plan(replace(DEBIAN, devices=[A100] * 8, switches=6))["packages"][-1] == "nvidia-fabricmanager-580"
     assert plan(replace(TRIXIE, devices=[H100] * 8, switches=4))["packages"][-1] == "nvidia-fabricmanager"
-    assert plan(replace(RHCK, devices=[H100] * 8, switches=4))["fabric"]
-    assert not plan(replace(RHCK, devices=[H100] * 8))["fabric"]
+    assert plan(replace(RHCK, devices=[H100] * 8, switches=4))["packages"][-1] == "nvidia-fabricmanager"
+    assert "nvidia-fabricmanager" not in plan(replace(RHCK, devices=[H100] * 8))["packages"]
+
+
+def test_a_driver_that_works_stands_in_the_way_of_no_toolkit() -> None:
+    chosen = plan(replace(TRIXIE, devices=[P100], secure_boot=True, works=True), "580", "12.9")
+    assert chosen["toolkit"] == "cuda-toolkit-12-9" and not {"branch", "packages", "pin"} & set(chosen)
+    with pytest.raises(NoDriverError, match="nvidia_cuda_toolkit is '13'"):
+        plan(replace(DEBIAN, works=True), toolkit="13")
+
+
+def test_the_newest_kernel_is_one_of_the_running_kind() -> None:
+    older = "5.14.0-503.11.1.el9_5.x86_64"
+    assert newest_kernel([UEK.kernel, older, RHCK.kernel], older) == RHCK.kernel
+    assert newest_kernel([UEK.kernel, older, RHCK.kernel], UEK.kernel) == UEK.kernel
+    assert newest_kernel([UEK.kernel], RHCK.kernel) == ""
 
 
 def test_the_kernel_of_the_next_boot_gets_headers_too() -> None:

@@ -131,6 +131,11 @@ def test_a_kernel_without_headers_is_told(host: Host, kernel: str, when: str) ->
     assert done["failed"] and f"The headers of the kernel {kernel}, {when}, are not there" in done["msg"]
 
 
+def test_a_kernel_of_another_kind_is_not_the_next_one(host: Host) -> None:
+    host.kernel("6.12.0-100.28.2.2.el9uek.x86_64", headers=False)
+    assert host.play()["kernels"] == [RUNNING]
+
+
 def test_what_dkms_says_is_understood() -> None:
     assert is_installed("nvidia/580.95.05, 6.1.0-25-amd64, x86_64: installed")
     assert is_installed("nvidia-open/580.95.05, 6.12.0-1.el9uek.x86_64, x86_64: installed (original module exists)")

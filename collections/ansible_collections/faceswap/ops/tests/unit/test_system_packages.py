@@ -108,6 +108,12 @@ def test_what_is_missing_is_installed_once_cloud_init_is_done(host: Host) -> Non
     assert len(host.calls("cloud-init")) == 1
 
 
+def test_a_repository_that_is_off_counts_where_it_is_asked_for(host: Host) -> None:
+    host.play("venv", enable_repositories=["epel"])
+    assert all("--enablerepo=epel install venv" in call for call in host.calls("dnf"))
+    assert not any("epel" in call for call in host.calls("apt-get"))
+
+
 def test_what_is_there_is_left_alone_and_nothing_is_asked(host: Host) -> None:
     (host.folder / "state").write_text("venv\n")
     assert not host.play("venv", uid=1000)["changed"]
