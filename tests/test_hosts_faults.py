@@ -186,6 +186,10 @@ class Training:
         """From which iteration it went on the last time."""
         return int(re.findall(r"Resuming from iteration (\d+)", self.new_log())[-1])
 
+    def lost(self, seen: int) -> int:
+        """How many of the iterations that were `seen` were done once more: none where the engine went on."""
+        return max(0, seen - self.resumed()) if self.starts() > 1 else 0
+
     def finished(self) -> bool:
         """Tell whether all of it is there, and nothing is running or to be brought back any more."""
         state = self.site.read("state")
@@ -213,6 +217,7 @@ def lost(name: str, iterations: int) -> None:
 
 def test_the_controller_is_killed(site: Site) -> None:
     with training(site, 300) as under_way:
+        seen = under_way.done()
         under_way.play.kill()
     assert site.sudo(f"systemctl is-active '{UNIT}'") == "active\n"
     again = site.play("--tags", "train", "-v", faceswap_run_iterations=under_way.total)
@@ -220,18 +225,19 @@ def test_the_controller_is_killed(site: Site) -> None:
     assert "it was running already" in again.output, again.output
     assert under_way.finished()
     assert under_way.starts() == 1
-    lost("the controller is killed", 0)
+    lost("the controller is killed", under_way.lost(seen))
 
 
 def test_ssh_is_cut(site: Site) -> None:
     with training(site, 250) as under_way:
+        seen = under_way.done()
         with site.cut():
             wait_until(lambda: "the host does not answer; the job goes on there" in under_way.play.output)
         assert under_way.play.end() == 0, under_way.play.output
     assert "the host answers again" in under_way.play.output
     assert under_way.finished()
     assert under_way.starts() == 1
-    lost("SSH is cut", 0)
+    lost("SSH is cut", under_way.lost(seen))
 
 
 def test_the_host_stays_away(site: Site) -> None:
@@ -277,21 +283,21 @@ def test_the_power_fails(site: Site) -> None:
         assert under_way.play.end() == 0, under_way.play.output
     assert under_way.finished()
     assert under_way.starts() == 2
-    lost("the power fails", max(0, seen - under_way.resumed()))
+    lost("the power fails", under_way.lost(seen))
 
 
 @pytest.mark.parametrize("victim", ["engine_pid", "supervisor_pid"])
 def test_the_trainer_or_its_supervisor_is_killed(site: Site, victim: str) -> None:
     with training(site, 120) as under_way:
         pid = site.read("state")[victim]
-        site.sudo(f"kill -KILL {pid}")
-        seen = under_way.done()
+        # In one go: a moment later it may be on again.
+        seen = int(json.loads(site.sudo(f"cat {JOB}/stages/train/progress.json; kill -KILL {pid}"))["done"])
         assert under_way.play.end() == 0, under_way.play.output
     assert under_way.finished()
     assert under_way.starts() == 2
     reached = re.search(r"ended by SIGKILL at iteration (\d+), saved at \d+", under_way.new_log())
     # A supervisor that is killed tells nothing any more, and what it told last may be older than the last save.
-    lost(f"{victim} is killed", max(0, (int(reached[1]) if reached else seen) - under_way.resumed()))
+    lost(f"{victim} is killed", under_way.lost(int(reached[1]) if reached else seen))
 
 
 def test_the_disk_becomes_full_in_the_middle_of_extract(site: Site) -> None:

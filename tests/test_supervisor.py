@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE.parent / "roles" / "faceswap_run" / "files"
@@ -236,6 +238,71 @@ def test_a_running_stage_is_joined_and_not_begun_twice(job: Job) -> None:
     assert "is running with other settings" in job.start(job.train(7))["error"]
 
 
+def test_a_stage_that_runs_on_other_inputs_is_not_joined(job: Job) -> None:
+    spec = job.train(100_000, every=0.02)
+    job.start(spec)
+    (job.folder / "in.txt").write_text("another face")
+    assert job.start(spec)["error"] == (
+        "Stage train is running on other inputs (in.txt changed): stop it with the tag stop, and run again."
+    )
+    assert "running on other inputs" in job.start(spec, "--check")["error"]
+    assert job.ask("stop")["changed"]
+    assert job.start(spec)["reason"] == "in.txt changed"
+
+
+def test_what_a_running_stage_works_on_is_not_made_anew(job: Job) -> None:
+    job.finish(job.convert())
+    job.start(job.train(100_000, every=0.02, inputs=["out"]))
+    assert not job.start(job.convert())["changed"]
+    (job.folder / "in.txt").write_text("another face")
+    assert job.start(job.convert())["error"] == (
+        "Stage train is running on out, which stage convert would make anew: wait for it, or stop it with the tag "
+        "stop, and run again."
+    )
+    assert (job.folder / "out" / "1.txt").read_text() == "A FACE"
+    assert job.ask("stop")["changed"]
+    assert job.finish(job.convert())["complete"]
+
+
+def two_starts_at_once(job: Job, spec: Json) -> list[str]:
+    """Start a stage of a trained job twice while its new input is being hashed; return both reasons."""
+    face = job.folder / "in.txt"
+    face.unlink()
+    os.mkfifo(face)  # who reads it waits
+    words = [str(job.program), "start", str(job.folder), spec["stage"]]
+    pipe = subprocess.PIPE
+    starts = [subprocess.Popen(words, env=job.environment(), stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    for start in starts:
+        assert start.stdin
+        start.stdin.write(json.dumps(spec))
+        start.stdin.flush()
+        start.stdin.close()
+        start.stdin = None
+    time.sleep(2)  # both are as far as they come
+    os.close(os.open(face, os.O_WRONLY))
+    return sorted(json.loads(start.communicate(timeout=60)[0]).get("reason", "") for start in starts)
+
+
+def test_of_two_starts_at_once_the_second_joins(job: Job) -> None:
+    job.finish(job.train(9))
+    assert two_starts_at_once(job, job.train(100_000, every=0.02)) == ["in.txt changed", "it was running already"]
+    (kept,) = (job.folder / "superseded").glob("train-*/model/double_state.json")
+    assert json.loads(kept.read_text())["iterations"] == 9
+
+
+def test_a_model_that_is_in_the_way_is_kept(job: Job) -> None:
+    job.finish(job.train(9))
+    shelf = job.folder / "superseded" / f"train-{job.state('train')['fingerprint']['digest'][:12]}"
+    shutil.copytree(job.folder / "model", shelf / "model")
+    (shelf / "model" / "of_long_ago").touch()
+    (job.folder / "in.txt").write_text("another face")
+    assert job.finish(job.train(4))["complete"]
+    assert len(list((job.folder / "superseded").glob("*/model/of_long_ago"))) == 1
+    (job.folder / "in.txt").write_text("a face")
+    job.start(job.train(9))
+    assert job.iterations() == 9
+
+
 def test_a_killed_supervisor_loses_nothing(job: Job) -> None:
     job.start(job.train(100_000, every=0.02))
     wait_until(lambda: job.iterations() > 3)
@@ -393,7 +460,12 @@ class UnitJob(Job):
 
     def environment(self) -> dict[str, str]:
         path = f"{self.systemd}:/usr/bin:/bin"
-        return {**os.environ, "PATH": path, "SYSTEMD_DOUBLE": str(self.systemd)}
+        return {
+            **os.environ,
+            "PATH": path,
+            "SYSTEMD_DOUBLE": str(self.systemd),
+            "RUNTIME_DIRECTORY": str(self.systemd),
+        }
 
     def systemctl(self, *words: str) -> None:
         subprocess.run([str(self.systemd / "systemctl"), *words], env=self.environment(), check=True, timeout=60)
@@ -486,6 +558,32 @@ def test_a_shutdown_saves_and_the_boot_goes_on(unit_job: UnitJob) -> None:
     assert unit_job.ask("stop") == {"changed": True, "stopped": ["train"]}
 
 
+def test_a_boot_that_comes_to_a_stage_between_two_looks_does_not_hide_it(unit_job: UnitJob) -> None:
+    unit_job.finish(unit_job.convert())
+    unit, resume = "faceswap-oci@job\\x20of\\x20mine-convert.service", "faceswap-oci-resume.service"
+    (unit_job.systemd / f"{resume}.json").write_text(json.dumps({"ActiveState": "inactive", "Job": "7"}))
+    booted = {unit: {"ActiveState": "active", "Job": ""}, resume: {"ActiveState": "active", "Job": ""}}
+    (unit_job.systemd / "afterwards").write_text(json.dumps(booted))
+    assert unit_job.status("convert")["alive"]
+    (unit_job.systemd / f"{unit}.json").unlink()
+
+
+def test_in_a_unit_the_second_of_two_starts_at_once_joins(unit_job: UnitJob) -> None:
+    unit_job.finish(unit_job.train(9))
+    spec = unit_job.train(100_000, every=0.02)
+    assert two_starts_at_once(unit_job, spec) == ["in.txt changed", "it was running already"]
+    (kept,) = (unit_job.folder / "superseded").glob("train-*/model/double_state.json")
+    assert json.loads(kept.read_text())["iterations"] == 9
+
+
+def test_in_a_unit_a_stage_that_runs_on_other_inputs_is_not_joined(unit_job: UnitJob) -> None:
+    spec = unit_job.train(100_000, every=0.02)
+    unit_job.start(spec)
+    wait_until(lambda: unit_job.iterations() > 3)
+    (unit_job.folder / "in.txt").write_text("another face")
+    assert "is running on other inputs (in.txt changed)" in unit_job.start(spec)["error"]
+
+
 def test_a_stop_by_a_person_outlasts_the_boot(unit_job: UnitJob) -> None:
     unit_job.start(unit_job.train(100_000, every=0.02))
     wait_until(lambda: unit_job.iterations() > 3)
@@ -561,7 +659,40 @@ def test_root_works_on_a_job_as_its_owner_alone() -> None:
         assert f"Permission denied: '{made.folder}/stages/convert" in made.start(made.convert())["error"]
         assert not (folder / "convert").exists()
         (made.folder / "stages").unlink()
+        made.engine.chmod(0o600)
+        os.chown(made.engine, 0, 0)
+        assert f"{made.engine} may not be read by the user of the jobs" in made.start(made.convert())["error"]
+        os.chown(made.engine, nobody.pw_uid, nobody.pw_gid)
         assert made.start(made.convert())["running"]
         spec = made.folder / "stages" / "convert" / "spec.json"
         assert spec.owner() == "nobody" and spec.stat().st_mode & 0o777 == 0o640
         made.ask("stop")
+
+
+def what_is(name: str, **given: Any) -> Any:
+    """Return what Ansible makes of a variable of the role."""
+    loader = DataLoader()
+    variables = loader.load_from_file(str(PROGRAMS.parent / "vars" / "main.yml"), trusted_as_template=True)
+    templar = Templar(loader=loader, variables={**variables, **given})
+    return templar.template(trust_as_template(f"{{{{ {name} }}}}"))
+
+
+@pytest.mark.parametrize(
+    ("account", "taken"),
+    [
+        (None, False),
+        (["x", "999", "999", "", "/srv/faceswap-oci/jobs", "/usr/sbin/nologin"], False),
+        (["x", "999", "999", "", "/a-larger-disk/jobs", "/usr/sbin/nologin"], False),
+        (["x", "1000", "1000", "Ubuntu", "/home/ubuntu", "/bin/bash"], True),
+        (["x", "33", "33", "www-data", "/var/www", "/usr/sbin/nologin"], True),
+    ],
+)
+def test_an_account_that_is_there_for_other_work_is_seen(account: list[str] | None, taken: bool) -> None:
+    """The role would give it another shell and home."""
+    facts = {"getent_passwd": {"somebody": account}}
+    assert what_is("__faceswap_run_user_is_taken", faceswap_run_user="somebody", ansible_facts=facts) is taken
+
+
+@pytest.mark.parametrize("options", ["-nf -x 3", ["-nf", "-x", "3"]])
+def test_options_may_be_given_as_one_text(options: str | list[str]) -> None:
+    assert what_is("__faceswap_run_train_words", faceswap_run_train_options=options) == ["-nf", "-x", "3"]

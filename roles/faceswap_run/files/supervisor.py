@@ -22,6 +22,8 @@ its inputs or the engine changed, or when what it made is gone. `JOB_DIR/stages/
     supervisor.lock   held as long as the supervisor lives
     wanted         there from the start to the end or a stop by a person; a boot brings back what has one
     reserve        room to record the end in, should the disk become full
+
+`JOB_DIR/start.lock` is held by a `start` that detaches; where stages have units, root holds one of its own.
 """
 
 from __future__ import annotations
@@ -86,11 +88,30 @@ def write_json(path: Path, content: Json) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlast a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_full(error: OSError) -> bool:
     """Tell whether an error means that there is no room on the disk."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def sentence(error: Exception, place: Path) -> str:
+    """Return cause and remedy of what went wrong with the files in `place`."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if is_full(error):
+        return disk_full(place)
+    return f"The host refused a file ({str(error).split('] ', 1)[-1]}): mend that, and run it again."
 
 
 def disk_full(place: Path) -> str:
@@ -139,9 +160,8 @@ class Hashes:
         return str(known[1])
 
     def save(self) -> None:
-        """Keep what was hashed for the next run; check mode may come before there is a place for it."""
-        if self._path.parent.exists():
-            write_json(self._path, self._seen)
+        """Keep what was hashed for the next run."""
+        write_json(self._path, self._seen)
 
 
 class Stage:
@@ -160,13 +180,18 @@ class Stage:
     def engine(self) -> Json:
         """Return the engine's own description, written by whoever installed it."""
         path = Path(self.spec["engine_file"])
+        if path.exists() and not os.access(path, os.R_OK):
+            raise StageError(f"{path} may not be read by the user of the jobs: run faceswap_install again.")
         engine = read_json(path)
         if not engine.get("command"):
             raise NotYetError(f"No engine is installed ({path} is missing): run faceswap_install first.")
         return engine
 
-    def fingerprint(self) -> Json:
-        """Return what the stage's result depends on: arguments, inputs and engine, each by content."""
+    def fingerprint(self, keep: bool = True) -> Json:
+        """Return what the stage's result depends on: arguments, inputs and engine, each by content.
+
+        Only who has the stage to itself may `keep` the hashes for the next time.
+        """
         engine = self.engine()
         hashes = Hashes(self.folder / "hashes.json")
         inputs = {path: self.job / path for path in self.spec["inputs"]}
@@ -178,7 +203,8 @@ class Stage:
             "inputs": {name: hashes.of(path) for name, path in inputs.items()},
             "engine": {str(path): hashes.of(Path(path)) for path in engine.get("identity", [])},
         }
-        hashes.save()
+        if keep:
+            hashes.save()
         parts["digest"] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         return parts
 
@@ -193,6 +219,8 @@ class Stage:
         """Return the argument vector; Faceswap's `-i` counts from where the model stands."""
         engine = self.engine()
         if self.spec.get("script"):
+            if "python" not in engine:
+                raise StageError(f"{self.spec['engine_file']} names no python: run faceswap_install again.")
             head = [engine["python"], str(Path(__file__).parent / self.spec["script"])]
         else:
             head = list(engine["command"])
@@ -291,7 +319,7 @@ class Stage:
         target.mkdir(parents=True, exist_ok=True)
         for output in self.spec["outputs"]:
             if (source / output).exists():
-                self._remove(target / output)
+                self._make_way(target / output)
                 (target / output).parent.mkdir(parents=True, exist_ok=True)
                 (source / output).replace(target / output)
         # The state goes last: a kill before it leaves a stage that is simply moved, or run, again.
@@ -302,6 +330,16 @@ class Stage:
             if here.exists():
                 here.replace(there)
         self.state = read_json(self.folder / "state.json")
+
+    def _make_way(self, path: Path) -> None:
+        """Remove what can be made again; a model is kept, even one that should not be here."""
+        if path.exists() and self.iterations() is not None:
+            number = 1
+            while (kept := self.job / "superseded" / f"{self.name}-replaced-{number}").exists():
+                number += 1
+            kept.mkdir(parents=True)
+            path.replace(kept / path.name)
+        self._remove(path)
 
     @staticmethod
     def _remove(path: Path) -> None:
@@ -368,8 +406,7 @@ class Stage:
             self.prepare(wanted)
             self.run(locks)
         except (StageError, OSError) as error:
-            message = disk_full(self.job) if isinstance(error, OSError) and is_full(error) else str(error)
-            self.record(finished=time.time(), exit_code=1, message=message, again=False)
+            self.record(finished=time.time(), exit_code=1, message=sentence(error, self.job), again=False)
             self.mark.unlink(missing_ok=True)
             raise
         if self.state["again"]:
@@ -604,8 +641,19 @@ class Watch:
 def start(job: Path, name: str, check: bool, unit: str | None) -> Json:
     """Bring a stage to its end: nothing to do, join the one that runs, or start it.
 
-    Started is it detached, or, where it has a unit, by who asked, if the answer says `launch`.
+    Started is it detached, or, where it has a unit, by who asked, if the answer says `launch`. Whoever asks for a
+    unit holds a lock as long as this takes, and looks at nothing before: two starts would both set the model aside.
     """
+    if check or unit:
+        return start_locked(job, name, check, unit)
+    job.mkdir(parents=True, exist_ok=True)
+    with (job / "start.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return start_locked(job, name, check, unit)
+
+
+def start_locked(job: Path, name: str, check: bool, unit: str | None) -> Json:
+    """Do what `start` says; StageError where another start or stage would be disturbed."""
     stage = Stage(job, name)
     kept = kept_by_unit(stage, unit)
     was_running = kept or stage.alive()
@@ -618,14 +666,21 @@ def start(job: Path, name: str, check: bool, unit: str | None) -> Json:
                 "and run again."
             )
         if kept or stage.alive("supervisor.lock"):
+            wanted = stage.fingerprint(keep=False)
+            if wanted["digest"] != stage.state.get("fingerprint", {}).get("digest"):
+                raise StageError(
+                    f"Stage {name} is running on other inputs ({stage.reason_to_run(wanted)}): stop it with the tag "
+                    "stop, and run again."
+                )
             command = stage.state["command"]
             return {"changed": True, "running": True, "reason": "it was running already", "command": command}
-        end_orphan(stage)
-        stage.state = read_json(stage.folder / "state.json")
+        if not check:
+            end_orphan(stage)
+            stage.state = read_json(stage.folder / "state.json")
     if not check:
         stage.folder.mkdir(parents=True, exist_ok=True)
     try:
-        wanted = stage.fingerprint()
+        wanted = stage.fingerprint(keep=not check)
     except NotYetError as missing:
         if check:
             return {"changed": True, "running": False, "reason": f"for now, {missing}", "command": []}
@@ -633,7 +688,10 @@ def start(job: Path, name: str, check: bool, unit: str | None) -> Json:
     reason = stage.reason_to_run(wanted)
     answer: Json = {"changed": reason is not None, "running": False, "reason": reason or "nothing changed"}
     answer["command"] = stage.command() if reason else stage.state["command"]
-    if reason is None or check:
+    if reason is None:
+        return answer
+    refuse_to_disturb(stage)
+    if check:
         return answer
     stage.check_room()
     write_json(stage.folder / "spec.json", wanted_spec)
@@ -643,9 +701,22 @@ def start(job: Path, name: str, check: bool, unit: str | None) -> Json:
     answer.update(running=True, command=stage.state["command"])
     if unit:
         stage.mark.touch()  # after the record of what is wanted: a boot may come at any moment
+        sync_folder(stage.folder)
         return {**answer, "launch": True}
     detach(stage)
     return answer
+
+
+def refuse_to_disturb(stage: Stage) -> None:
+    """Raise StageError where another stage of the job works, or will go on by itself, with what this one makes."""
+    for folder in sorted((stage.job / "stages").glob("*")):
+        other = Stage(stage.job, folder.name)
+        shared = [path for path in other.spec.get("inputs", []) if path in stage.spec["outputs"]]
+        if shared and (other.mark.exists() or other.alive()):
+            raise StageError(
+                f"Stage {other.name} is running on {', '.join(shared)}, which stage {stage.name} would make anew: "
+                "wait for it, or stop it with the tag stop, and run again."
+            )
 
 
 def kept_by_unit(stage: Stage, unit: str | None) -> bool:
@@ -754,7 +825,7 @@ def main() -> int:
         else:
             answer = wanted(place)
     except (StageError, OSError) as error:
-        text = disk_full(place) if isinstance(error, OSError) and is_full(error) else str(error)
+        text = sentence(error, place)
         if options.verb in ("run", "go_on"):
             print(text, file=sys.stderr)
         else:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import pwd
 import string
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +78,10 @@ def at_work(unit: str) -> bool:
 
 def unit_state(unit: str) -> str:
     """Return busy, pending where a boot will bring back what is wanted, or idle."""
+    # The boot's unit first: it may do its work between the two looks. Then it stays active, until the shutdown.
+    state, job = look_at(RESUME)
     if at_work(unit):
         return "busy"
-    state, job = look_at(RESUME)  # once it has done its work it stays active, until the shutdown
     if job or state in ("activating", "deactivating"):
         return "pending"
     # The exit code tells only whether all is well.
@@ -111,6 +114,19 @@ def ask_supervisor(jobs: Path, *words: str) -> Json:
     if "error" in answer:
         raise UnitError(answer["error"])
     return answer
+
+
+@contextlib.contextmanager
+def alone(job: Path) -> Iterator[None]:
+    """Wait until nobody else starts a stage of the job; hashing its inputs takes minutes."""
+    name = unit_name(job.name, "start").replace(".service", ".lock")
+    path = Path(os.environ.get("RUNTIME_DIRECTORY", "/run")) / name
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def start(job: Path, stage: str, check: bool) -> Json:
@@ -161,7 +177,8 @@ def main() -> int:
         parser.error(f"{options.verb} takes {'a' if options.stage is None else 'no'} STAGE")
     try:
         if options.verb == "start":
-            answer = start(place, options.stage, options.check)
+            with alone(place):
+                answer = start(place, options.stage, options.check)
         elif options.verb == "status":
             unit = unit_state(unit_name(place.name, options.stage))
             answer = ask_supervisor(place.parent, "status", str(place), options.stage, "--unit", unit)
@@ -170,7 +187,10 @@ def main() -> int:
         else:
             answer = resume(place)
     except (UnitError, OSError) as error:
-        print(json.dumps({"error": str(error)}))
+        text = str(error)
+        if isinstance(error, OSError):
+            text = f"The host refused a file ({text.split('] ', 1)[-1]}): mend that, and run it again."
+        print(json.dumps({"error": text}))
         return 1
     print(json.dumps(answer))
     return 0

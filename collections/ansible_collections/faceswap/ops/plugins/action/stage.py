@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from typing import Any
@@ -16,7 +17,8 @@ from ansible_collections.faceswap.ops.plugins.plugin_utils.living_line import Li
 
 POLL_SECONDS = 1.0
 PAUSES = (1, 2, 4, 7, 10)  # seconds between tries at a host that does not answer, the last again and again
-NONSENSE_SECONDS = 60  # a host that goes down ends the supervisor, or sudo, in the middle of an answer
+NONSENSE_SECONDS = 60  # a host that goes down ends the supervisor, sudo or systemd in the middle of an answer
+OTHER_HOST = re.compile(r"host key verification failed|host identification has changed", re.IGNORECASE)
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "supervisor": {"type": "str", "required": True},
@@ -34,10 +36,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "need_mb": {"type": "int", "default": 0},
     "patience_s": {"type": "int", "default": 600},
 }
-
-
-class NoAnswerError(AnsibleActionFail):  # type: ignore[misc]
-    """The supervisor said nothing that makes sense."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
@@ -102,12 +100,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         while True:
             try:
                 status = self._ask("status")
-            except (AnsibleConnectionFailure, NoAnswerError) as error:
+            except (AnsibleConnectionFailure, AnsibleActionFail) as error:
                 silent = time.monotonic() - since
-                if isinstance(error, NoAnswerError) and silent > NONSENSE_SECONDS:
+                if isinstance(error, AnsibleActionFail) and silent > NONSENSE_SECONDS:
                     raise
                 # A host with another key is another host; nothing will change that.
-                if "host key" in str(error).lower() or silent > self._patience:
+                if OTHER_HOST.search(str(error)) or silent > self._patience:
                     raise AnsibleConnectionFailure(
                         f"{self._host} has not answered for {clock(silent)} ({last_line(error)}), and stage {stage} "
                         "goes on there without this machine: run the same command again to watch it."
@@ -133,7 +131,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         try:
             content: dict[str, Any] = json.loads(answer["stdout"].strip().splitlines()[-1])
         except (ValueError, IndexError):
-            raise NoAnswerError(
+            raise AnsibleActionFail(
                 f"The supervisor did not answer (exit code {answer['rc']}): "
                 f"{(answer['stderr'] or answer['stdout']).strip()[-500:]}"
             ) from None

@@ -98,6 +98,11 @@ def test_another_host_key_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) ->
     assert host.resets == 0
 
 
+def test_the_words_host_key_alone_do_not_end_the_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    talkative = AnsibleConnectionFailure("debug1: Server host key: ssh-ed25519 SHA256:abc\nConnection timed out")
+    assert Host(monkeypatch, iter([RUNS, talkative, RUNS, ENDED])).follow() == ENDED
+
+
 def test_a_host_that_goes_down_in_the_middle_of_an_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Host(monkeypatch, iter([RUNS, "", "Terminated", CUT, CUT, RUNS, ENDED])).follow() == ENDED
 
@@ -109,7 +114,11 @@ def test_a_supervisor_that_is_gone_is_told_before_patience_ends(monkeypatch: pyt
     assert stage.NONSENSE_SECONDS < host.now < 2 * stage.NONSENSE_SECONDS
 
 
-def test_a_refusal_is_no_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Host(monkeypatch, iter([RUNS, {"error": "There is no systemd on this host."}]))
-    with pytest.raises(AnsibleActionFail, match=r"^There is no systemd on this host\.$"):
+def test_a_refusal_is_believed_when_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A systemd that reloads, or goes down, refuses for a moment what it grants again after it."""
+    refusal = {"error": "systemd refused `systemctl show`."}
+    assert Host(monkeypatch, iter([RUNS, refusal, refusal, RUNS, ENDED])).follow() == ENDED
+    host = Host(monkeypatch, iter([RUNS, *[refusal] * 100]))
+    with pytest.raises(AnsibleActionFail, match=r"^systemd refused `systemctl show`\.$"):
         host.follow()
+    assert stage.NONSENSE_SECONDS < host.now < 2 * stage.NONSENSE_SECONDS
