@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from testhosts.hosts import TestHosts, test_hosts
 
 ROOT = Path(__file__).parent.parent
@@ -30,13 +31,7 @@ UNREACHABLE = 4
 pytestmark = pytest.mark.usefixtures("need_hosts")
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 400.0) -> Any:
-    """Return the condition's first true value; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.5)
-    return value
+wait_until = partial(waiting.wait_until, seconds=400, pause=0.5)
 
 
 class Play:

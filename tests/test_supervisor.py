@@ -10,10 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
@@ -23,13 +25,7 @@ SUPERVISOR, UNITS = PROGRAMS / "supervisor.py", PROGRAMS / "units.py"
 Json = dict[str, Any]
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Return the condition's first true value; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-    return value
+wait_until = partial(waiting.wait_until, seconds=20)
 
 
 class Job:

@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from ansible.errors import AnsibleActionFail
 from ansible_collections.faceswap.ops.plugins.action import transfer
 from ansible_collections.faceswap.ops.plugins.plugin_utils import transfer_end
@@ -99,11 +100,7 @@ def play(box: SshHost, tmp_path: Path) -> Callable[..., list[Json]]:
     return run
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.02)
+wait_until = partial(waiting.wait_until, seconds=60)
 
 
 def content(folder: Path) -> dict[str, bytes | None]:

@@ -23,11 +23,10 @@ from pathlib import Path
 
 import yaml
 from testhosts.machine import Machine, Seed
-from testhosts.network import PROXY_URL, Network, end, spawn
+from testhosts.network import PATH, PROXY_URL, Network, end, spawn
 from testhosts.tree import tree
 
 _NEEDED = ("unshare", "nsenter", "mount", "umount", "pivot_root", "ssh-keygen", "sshd", "sudo")
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSTEM = "bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr var"
 
 # Runs in a new mount namespace; $1 is an empty folder. What is not part of a plain system is covered, so that a
@@ -260,7 +259,7 @@ def what_is_missing() -> str:
     """Why real machines cannot be had here, as part of a sentence; empty where they can."""
     if os.geteuid() != 0:
         return "it needs root"
-    lacking = [name for name in _NEEDED if shutil.which(name, path=_PATH) is None]
+    lacking = [name for name in _NEEDED if shutil.which(name, path=PATH) is None]
     if lacking:
         return f"it needs {', '.join(lacking)} on this machine"
     if not _is_free("127.66.0.1"):

@@ -12,11 +12,10 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .network import Network, end, spawn
+from .network import PATH, Network, end, spawn
 from .sources import debian_mirrors
 
 NEEDED = ("unshare", "nsenter", "mount", "ip", "nc", "ssh", "ssh-keygen", "mmdebstrap", "systemd-nspawn", "apt-get")
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # $1: an empty folder for the disk; $2: the tree; $3: the folder with what cloud-init is to find.
 _DISK = """set -e
@@ -138,7 +137,7 @@ def what_is_missing() -> str:
     """Why test hosts cannot be had here, as part of a sentence; empty where they can."""
     if os.geteuid() != 0:
         return "test hosts need root"
-    lacking = [name for name in NEEDED if shutil.which(name, path=_PATH) is None]
+    lacking = [name for name in NEEDED if shutil.which(name, path=PATH) is None]
     if lacking:
         return f"test hosts need {', '.join(lacking)} on this machine"
     if "main" not in debian_mirrors():

@@ -30,15 +30,16 @@ exec cat > /dev/null
 """
 _CLONE_NEWNET = 0x40000000
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where root finds its programs
+
 T = TypeVar("T")
 
 
 def spawn(command: list[str], output: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
     """Start a process that ends when its standard input is closed; it says `ready` when it is."""
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=output, stderr=None if output == subprocess.PIPE else output,
-        text=True, env={"PATH": path, "LC_ALL": "C.UTF-8"}, cwd="/", start_new_session=True,
+        text=True, env={"PATH": PATH, "LC_ALL": "C.UTF-8"}, cwd="/", start_new_session=True,
     )  # fmt: skip
 
 

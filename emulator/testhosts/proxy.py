@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Coroutine
-from typing import Any
 from urllib.parse import urlsplit
 
 _HEAD_LIMIT = 65536
@@ -75,11 +73,8 @@ class PackageProxy:
         server[1].close()
 
 
-def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Coroutine[Any, Any, None]:
-    async def copy() -> None:
-        with contextlib.suppress(OSError):
-            while block := await reader.read(1 << 18):
-                writer.write(block)
-                await writer.drain()
-
-    return copy()
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while block := await reader.read(1 << 18):
+            writer.write(block)
+            await writer.drain()
