@@ -71,7 +71,7 @@ class Site:
                 "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
                 "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
             }
-            yield [*words, "-e", json.dumps(values)], environment
+            yield [*words, "-e", json.dumps({"faceswap_install_engine": "builtin", **values})], environment
 
     def play(self, **values: Any) -> Played:
         with self.command(**values) as (words, environment):

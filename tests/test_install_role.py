@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +57,22 @@ def trusted(value: Any) -> Any:
     ("capability", "build"),
     [
         ("", "cpu"),
-        ("6.0", "cu126"),
-        ("6.1", "cu126"),
-        ("7.0", "cu126"),
-        ("7.5", "cu130"),
-        ("8.0", "cu130"),
-        ("8.6", "cu130"),
-        ("9.0", "cu130"),
-        ("10.0", "cu130"),
-        ("12.0", "cu130"),
+        ("6.0", "cuda12"),
+        ("6.1", "cuda12"),
+        ("7.0", "cuda12"),
+        ("7.5", "cuda13"),
+        ("8.0", "cuda13"),
+        ("8.6", "cuda13"),
+        ("9.0", "cuda13"),
+        ("10.0", "cuda13"),
+        ("12.0", "cuda13"),
     ],
 )
 def test_the_build_of_torch_follows_the_compute_capability(capability: str, build: str) -> None:
-    assert role_value("__faceswap_install_torch_build", faceswap_install_compute_capability=capability) == build
+    values = {"faceswap_install_compute_capability": capability, "faceswap_install_target": ""}
+    assert role_value("__faceswap_install_target_name", **values) == build
+    values["faceswap_install_target"] = "cpu-vendor"  # who says what they want gets that
+    assert role_value("__faceswap_install_target_name", **values) == "cpu-vendor"
 
 
 def test_the_supported_systems_are_those_of_the_house() -> None:
@@ -76,12 +81,21 @@ def test_the_supported_systems_are_those_of_the_house() -> None:
 
 
 @pytest.mark.parametrize(
-    ("system", "python", "packages"),
-    [("debian", "python3", ["python3-venv"]), ("ol", "python3.12", ["python3.12"]), ("arch", "python3", [])],
+    ("system", "version", "python", "packages", "upstream"),
+    [
+        ("debian", "12", "python3", ["python3-venv"], ["python3-tk", "libgl1", "libglib2.0-0"]),
+        ("debian", "13", "python3", ["python3-venv"], ["python3-tk", "libgl1", "libglib2.0-0t64"]),
+        ("ubuntu", "24.04", "python3", ["python3-venv"], ["python3-tk", "libgl1", "libglib2.0-0t64"]),
+        ("ol", "9", "python3.12", ["python3.12"], ["python3.12-tkinter", "mesa-libGL", "glib2"]),
+        ("arch", "", "python3", [], []),
+    ],
 )
-def test_what_the_distribution_has_to_give(system: str, python: str, packages: list[str]) -> None:
-    found = role_value("__faceswap_install_os", __faceswap_install_host={"system": {"id": system}})
-    assert (found["python"], found["packages"]) == (python, packages)
+def test_what_the_distribution_has_to_give(
+    system: str, version: str, python: str, packages: list[str], upstream: list[str]
+) -> None:
+    host = {"system": {"id": system, "version": version}}
+    found = role_value("__faceswap_install_os", __faceswap_install_host=host)
+    assert (found["python"], found["packages"], found["upstream"]) == (python, packages, upstream)
 
 
 def test_packages_that_are_installed_anew_are_tried_anew() -> None:
@@ -90,19 +104,130 @@ def test_packages_that_are_installed_anew_are_tried_anew() -> None:
     tasks = {key: value for text in texts for task in yaml.safe_load(text) for key, value in task.items()}
     file = tasks["faceswap.ops.engine_description"]["path"]
     assert tasks["faceswap.ops.locked_venv"]["described_by"] == file
-    told = [
-        role_value(
-            "__faceswap_install_description",
-            faceswap_install_engine="builtin",
-            faceswap_install_dir="/engine",
-            faceswap_install_compute_capability="",
-            __faceswap_install_venv={"python": "/engine/venv/bin/python", "made": made},
-            __faceswap_install_brought={"results": [{"checksum": "0"}]},
-        )
-        for made in ("one day", "another")
-    ]
+    told = [described(made=made) for made in ("one day", "another")]
     assert told[0] != told[1]
     assert {**told[0], "made": "another"} == told[1]
+
+
+DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+
+
+def described(made: str = "today", **values: Any) -> Any:
+    """The description that would be written."""
+    given = DEFAULTS | {"faceswap_install_engine": "builtin", "faceswap_install_dir": "/engine"} | values
+    return role_value(
+        "__faceswap_install_description",
+        **given,
+        __faceswap_install_venv={"python": "/engine/venv/bin/python", "made": made},
+        __faceswap_install_brought={"results": [{"checksum": "0"}]},
+    )
+
+
+def test_the_built_in_engine_says_its_version() -> None:
+    about = tomllib.loads((ROOT / "engine" / "pyproject.toml").read_text())
+    assert described()["version"] == about["project"]["version"]
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("values", "environment"),
+    [
+        ({}, {"FACESWAP_BACKEND": "cpu", "CUDA_VISIBLE_DEVICES": ""}),
+        ({"faceswap_install_compute_capability": "7.0"}, {"FACESWAP_BACKEND": "nvidia"}),
+        (
+            {"faceswap_install_compute_capability": "8.6", "faceswap_install_target": "cpu"},
+            {"FACESWAP_BACKEND": "cpu", "CUDA_VISIBLE_DEVICES": ""},
+        ),
+    ],
+)
+def test_faceswap_is_described_for_the_device_that_it_shall_use(
+    values: dict[str, str], environment: dict[str, str]
+) -> None:
+    found = described(faceswap_install_engine="upstream", faceswap_install_commit=COMMIT, **values)
+    assert found["environment"] == environment | {"KERAS_BACKEND": "torch", "KERAS_HOME": "/engine/keras"}
+    assert found["backend"] == environment["FACESWAP_BACKEND"] and found["version"] == COMMIT
+    python, checkout = "/engine/venv/bin/python", "/engine/faceswap-0123456789ab"
+    assert found["command"] == [python, "/engine/run_faceswap.py", checkout]
+    assert found["identity"] == [f"{checkout}/.commit", "/engine/upstream.txt", "/engine/torch.txt"]
+    assert found["detector"] == [python, "/engine/detector/faceswap.py"]
+    assert found["check_model"] == [python, "/engine/check_model.py"]
+
+
+def test_the_detector_may_be_left_out() -> None:
+    found = described(faceswap_install_engine="upstream", faceswap_install_detector=False)
+    assert found["detector"] == []
+
+
+def objections(**values: Any) -> list[str]:
+    given = DEFAULTS | {"faceswap_install_engine": "upstream"} | values
+    return [str(objection) for objection in role_value("__faceswap_install_objections", **given)]
+
+
+@pytest.mark.parametrize(
+    "commit", ["master", "latest", "v3.0.0", "acdcfa8", "ACDCFA8796c26d47e3610efeae102c9d87b2ad89"]
+)
+def test_only_a_whole_commit_is_installed(commit: str) -> None:
+    [told] = objections(faceswap_install_commit=commit)
+    assert told.startswith(f"faceswap_install_commit is {commit}, which is no commit: give all 40 hexadecimal digits")
+    assert objections(faceswap_install_commit=commit, faceswap_install_engine="builtin") == []
+
+
+def test_a_gpu_that_cuda_13_left_behind() -> None:
+    [told] = objections(faceswap_install_target="cuda13", faceswap_install_compute_capability="7.0")
+    assert told.startswith("faceswap_install_target is cuda13, and the GPU's compute capability 7.0 is below 7.5")
+    for capability in ("7.5", "10.0", ""):
+        assert objections(faceswap_install_target="cuda13", faceswap_install_compute_capability=capability) == []
+
+
+def test_weights_that_nobody_knows() -> None:
+    [told] = objections(faceswap_install_weights=["default", "detect/eyes"])
+    assert told.startswith("faceswap_install_weights has detect/eyes, which is none of default, detect/cv2-dnn, ")
+    assert objections(faceswap_install_weights=["default", "mask/unet-dfl"]) == objections() == []
+
+
+def test_the_table_of_weights_is_sound() -> None:
+    """Faceswap's rule: the archive is named as its files up to the version, which is the release's second number."""
+    table = role_value("__faceswap_install_weights_table")
+    assert {part.split("/")[0] for part in table} == {"detect", "align", "mask", "identity", "loss"}
+    archives = [archive for archives in table.values() for archive in archives]
+    assert len({archive["archive"] for archive in archives}) == len(archives) == 23
+    for archive in archives:
+        assert all(re.fullmatch(rf"{archive['archive']}(\.\d)?\.\w+", file) for file in archive["files"])
+        assert re.fullmatch(rf"v[0-9]+\.{archive['archive'].rsplit('_v', 1)[1]}", archive["release"])
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({}, ["align/cv2-dnn", "detect/mtcnn"]),
+        ({"faceswap_install_compute_capability": "8.6"}, ["align/hrnet", "detect/retinaface"]),
+        ({"faceswap_install_weights": ["mask/unet-dfl", "default", "detect/mtcnn"]},
+         ["align/cv2-dnn", "detect/mtcnn", "mask/unet-dfl"]),
+        ({"faceswap_install_weights": []}, []),
+    ],
+)  # fmt: skip
+def test_the_weights_that_are_fetched(values: dict[str, Any], parts: list[str]) -> None:
+    assert role_value("__faceswap_install_wanted_weights", **DEFAULTS | values) == parts
+
+
+def test_each_target_has_its_list_of_packages() -> None:
+    lists = {target["torch"] for target in role_value("__faceswap_install_targets").values()}
+    texts = {name: (ROOT / "requirements" / name).read_text() for name in ["faceswap.txt", *lists]}
+    for name, text in texts.items():
+        pins = re.findall(r"^([a-z0-9-]+)==", text, re.M)
+        assert pins and ("torch" in pins) == (name != "faceswap.txt")
+        assert "://" not in text and "--index" not in text and "--find-links" not in text
+        hashed = name in ("faceswap.txt", "faceswap-torch.txt")
+        assert ("--hash=sha256:" in text) == hashed
+        assert not hashed or len(pins) == len(re.findall(r"(?:==.*\\\n    --hash)", text))
+    # What users get is within Faceswap's own bounds.
+    for name in lists - {"faceswap-test.txt"}:
+        assert re.search(r"^torch==2\.12\.", texts[name], re.M) and re.search(
+            r"^torchvision==0\.27\.", texts[name], re.M
+        )
+    assert re.search(r"^keras==3\.14\.", texts["faceswap.txt"], re.M)
 
 
 class Engine:
@@ -113,12 +238,17 @@ class Engine:
         self.code = folder / "engine"
         self.code.mkdir()
         (self.code / "part.py").write_text("VALUE = 1\n")
+        (self.code / "faceswap.py").touch()
         self.libraries = folder / "libraries"
         self.libraries.mkdir()
 
     def attempt(self, capability: str = "", **environment: str) -> tuple[int, str, str]:
         description = {
-            "command": ["python", str(self.code / "engine.py")],
+            "name": "minifaceswap",
+            "command": ["python", str(self.code / "faceswap.py")],
+            "detector": [],
+            "environment": {},
+            "backend": "nvidia" if capability else "cpu",
             "modules": ["part"],
             "compute_capability": capability,
         }
@@ -157,7 +287,7 @@ def test_the_product_is_the_one_that_is_known() -> None:
 
 
 def test_the_real_jax_computes_it_on_the_cpu_and_the_engine_is_compiled(engine: Engine) -> None:
-    code, said, error = engine.attempt(capability="8.6")  # this JAX is the CPU's: it need not use the GPU
+    code, said, error = engine.attempt()
     assert code == 0, error
     found = json.loads(said)
     assert (found["library"], found["for_gpu"], found["on_gpu"]) == ("JAX", False, False)
@@ -173,8 +303,8 @@ def test_torch_on_the_gpu(torch_engine: Engine) -> None:
 def test_a_gpu_that_is_not_used_is_a_failure_where_there_is_one(torch_engine: Engine) -> None:
     code, _, error = torch_engine.attempt("8.6", BUILT_FOR="13.0")
     assert code == 1 and "but it computes on the CPU: see that nvidia-smi works there" in error
+    assert torch_engine.attempt("8.6")[0] == 1  # by the CPU's build of torch
     assert torch_engine.attempt("", BUILT_FOR="13.0")[0] == 0
-    assert torch_engine.attempt("8.6")[0] == 0  # the CPU's build
 
 
 @pytest.mark.parametrize("error", ["1", "nan"])
@@ -197,3 +327,101 @@ def test_an_engine_with_neither_library_is_a_failure(engine: Engine) -> None:
     )
     code, _, error = engine.attempt()
     assert code == 1 and error.startswith("The engine has neither torch nor JAX")
+
+
+# What a program sees that the launcher starts, in its own process and in one that it starts itself.
+PROGRAM = """
+import json, multiprocessing, os, sys
+def look():
+    import neighbour
+    names = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
+    return [sys.argv, __file__, {name: os.environ[name] for name in names}]
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(json.dumps([look(), pool.apply(look)]))
+    raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_faceswap_is_started_so_that_it_writes_nothing_into_its_checkout(tmp_path: Path, told: bool) -> None:
+    checkout, stage = tmp_path / "the checkout", tmp_path / "the stage"
+    checkout.mkdir()
+    stage.mkdir()
+    (checkout / "faceswap.py").write_text(PROGRAM)
+    (checkout / "neighbour.py").touch()
+    environment = {**os.environ, **({"FACESWAP_OCI_STAGE_DIR": str(stage)} if told else {})}
+    done = subprocess.run(
+        [sys.executable, str(ROLE / "files" / "run_faceswap.py"), str(checkout), "train", "-i", "a b"],
+        env=environment,
+        cwd=tmp_path if told else stage,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 3, done.stderr
+    for arguments, file, caches in json.loads(done.stdout):
+        assert arguments == [str(stage / "faceswap.py"), "train", "-i", "a b"]
+        assert file == str(checkout / "faceswap.py")
+        assert {Path(cache).parent for cache in caches.values()} == {stage / "cache"}
+
+
+class TestCheckModel:
+    """The verdict on a model of the built-in engine; that on Faceswap's own is in test_upstream_install.py."""
+
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "model"
+        folder.mkdir()
+        arrays = {".state.weights['a']": np.ones((64, 64), np.float32), ".iteration": np.array(5)}
+        np.savez(folder / "lightweight.npz", **arrays)  # type: ignore[arg-type]
+        (folder / "lightweight_state.json").write_text('{"iterations": 5}')
+        return folder
+
+    def check(self, model: Path) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, str(ROLE / "files" / "check_model.py"), str(model)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout == "" and "Traceback" not in done.stderr
+        return done.returncode, done.stderr.strip()
+
+    def test_a_whole_one(self, model: Path) -> None:
+        assert self.check(model) == (0, "")
+
+    def test_none(self, tmp_path: Path) -> None:
+        code, told = self.check(tmp_path)
+        assert code == 1 and told.startswith(f"There is no model in {tmp_path}: train one first")
+
+    @pytest.mark.parametrize("size", [0, 100, 9000])
+    def test_half_of_one(self, model: Path, size: int) -> None:
+        path = model / "lightweight.npz"
+        path.write_bytes(path.read_bytes()[:size])
+        code, told = self.check(model)
+        assert code == 1 and told.startswith(f"{path} cannot be loaded (") and "\n" not in told
+
+    def test_a_flipped_bit(self, model: Path) -> None:
+        path = model / "lightweight.npz"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        code, told = self.check(model)
+        assert code == 1 and "CRC" in told
+
+    def test_numbers_that_are_none(self, model: Path) -> None:
+        np.savez(model / "lightweight.npz", **{"weights": np.array([1, np.nan]), ".iteration": np.array(5)})  # type: ignore[arg-type]
+        code, told = self.check(model)
+        assert code == 1 and "its weights weights have numbers that are not finite" in told
+
+    @pytest.mark.parametrize(
+        "text", [None, "", "{", "[]", '{"iterations": "5"}', '{"iterations": 5, "name": "other"}']
+    )
+    def test_a_state_that_does_not_fit(self, model: Path, text: str | None) -> None:
+        path = model / "lightweight_state.json"
+        path.unlink()
+        if text is not None:
+            path.write_text(text)
+        code, told = self.check(model)
+        assert code == 1 and told.startswith(f"{path} cannot be loaded (") and "\n" not in told

@@ -1,10 +1,12 @@
-"""Tries an engine by its description: loads its modules, and multiplies two matrices on the device it would use.
+"""Tries an engine by its description: loads its modules, computes on the device it would use, and asks for its help.
 
     python try_engine.py engine.json
 
-It is run by the engine's own Python, which has torch or JAX. The product is known without computing it on that
-device. With a compute capability in the description there is a GPU, and an engine whose torch or JAX was built for it
-must use it. One line of JSON says what was found; a failure is one sentence and exit code 1.
+It is run by the engine's own Python, which has torch or JAX. A product of two matrices is known without computing it
+on that device; a small keras model must give there what NumPy gives. With a compute capability in the description
+there is a GPU, and an engine that was built for it must use it. Faceswap makes its files of settings meanwhile, and
+everything is compiled to byte code, as whoever runs the engine may not write there. One line of JSON says what was
+found; a failure is one sentence and exit code 1.
 """
 
 import compileall
@@ -12,12 +14,15 @@ import importlib
 import importlib.util
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 SIZE = 512
 LEFT, RIGHT = 7, 5  # the periods of the two matrices' entries
+HELP_TIMEOUT_S = 300
 
 
 def matrices() -> tuple[list[list[float]], list[list[float]]]:
@@ -67,11 +72,64 @@ def by_jax() -> tuple[dict[str, Any], list[list[float]]]:
     return found, (left @ right).tolist()
 
 
+def by_keras(on_gpu: bool) -> dict[str, Any]:
+    """Run a small model forward, on the device that torch uses; return what keras is."""
+    import keras
+    import numpy as np
+
+    image = np.arange(8 * 8 * 3, dtype="float32").reshape(1, 8, 8, 3) / 100
+    layer = keras.layers.Conv2D(4, 3, padding="valid", kernel_initializer="ones", activation="relu")
+    given = keras.Input((8, 8, 3))
+    model = keras.Model(given, layer(given))
+    answer = model(image)
+    if (keras.backend.backend() == "torch") and answer.is_cuda != on_gpu:
+        raise SystemExit(f"keras {keras.__version__} computes on {answer.device}, which is not torch's own choice.")
+    windows = np.lib.stride_tricks.sliding_window_view(image[0], (3, 3), axis=(0, 1)).sum(axis=(2, 3, 4))
+    wanted = np.repeat(windows[None, :, :, None], 4, axis=3)
+    if not np.allclose(keras.ops.convert_to_numpy(answer), wanted, rtol=1e-2):
+        raise SystemExit(
+            f"A keras model gives a wrong answer (keras {keras.__version__}): reboot the host and try again, or its "
+            "device is broken."
+        )
+    return {"keras": keras.__version__}
+
+
+def start(command: list[str]) -> None:
+    """Have the engine's own command line tell its options."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "FACESWAP_OCI_STAGE_DIR": folder}
+        try:
+            done = subprocess.run(
+                [*command, "extract", "--help"],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=HELP_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"Its command line does not answer within {HELP_TIMEOUT_S} s.") from None
+    if done.returncode or "--input-dir" not in done.stdout:
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise SystemExit(f"Its command line does not start: {(said or ['it said nothing'])[-1].strip()}")
+
+
+def compile_all(description: dict[str, Any]) -> None:
+    """Compile the programs of the engine and of its detector; pip has compiled the packages."""
+    for word in [*description["command"][1:], *description["detector"][1:]]:
+        folder = Path(word) if Path(word).is_dir() else Path(word).parent
+        if (folder / "faceswap.py").is_file():
+            compileall.compile_dir(folder, quiet=2)
+
+
 def attempt(description: dict[str, Any]) -> dict[str, Any]:
     """Return what the engine computes with and where; raise SystemExit with a sentence where it does not work."""
-    folder = str(Path(description["command"][-1]).parent)
-    sys.path.insert(0, folder)
-    compileall.compile_dir(folder, quiet=2)  # whoever runs the engine may not write here
+    os.environ.update(description["environment"])
+    upstream = description["name"] == "faceswap"
+    compile_all(description)
+    if not upstream:
+        sys.path.insert(0, str(Path(description["command"][-1]).parent))
     for module in description["modules"]:
         try:
             importlib.import_module(module)
@@ -90,11 +148,18 @@ def attempt(description: dict[str, Any]) -> dict[str, Any]:
             f"The product of two matrices is wrong on {found['device']} ({found['library']} {found['version']}): "
             "reboot the host and try again, or the device is broken."
         )
-    if description["compute_capability"] and found["for_gpu"] and not found["on_gpu"]:
+    if description["backend"] == "nvidia" and not found["on_gpu"]:
+        there = f" (compute capability {capability})" if (capability := description["compute_capability"]) else ""
         raise SystemExit(
-            f"{found['library']} {found['version']} was built for a GPU and there is one (compute capability "
-            f"{description['compute_capability']}), but it computes on the CPU: see that nvidia-smi works there."
+            f"{found['library']} {found['version']} is to compute on the GPU{there}, but it computes on the CPU: see "
+            "that nvidia-smi works there, and that the driver is new enough."
         )
+    if upstream:
+        found |= by_keras(found["on_gpu"])
+        # An older commit's files of settings would be rewritten at every start, by users who may not.
+        for settings in Path(description["command"][-1]).glob("config/*.ini"):
+            settings.unlink()
+        start(description["command"])
     return found
 
 

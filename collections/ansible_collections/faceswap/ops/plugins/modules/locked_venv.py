@@ -18,6 +18,7 @@ description:
     anew. Another Python is another minor version or another file; an update of the same one makes nothing anew.
   - An environment that a program still uses is never made anew; that is an error, which names the process.
   - Where pip is still at work for a controller that is gone, it is waited for.
+  - What pip unpacks meanwhile lies beside the environment, not in the system's folder for temporary files.
   - Everybody may read the environment and run its programs.
 author:
   - The faceswap-oci maintainers
@@ -30,6 +31,40 @@ options:
     description: The lock file on the host, complete and with hashes, as C(pip install --require-hashes) takes it.
     type: path
     required: true
+  builds:
+    description:
+      - A second list on the host, of packages whose build depends on the machine, such as torch's for a GPU. It is
+        installed after the first. A list with hashes is as complete as the first; of one without, which pins versions
+        only, pip also installs what is missing for it.
+    type: path
+  builds_index:
+    description: Package index that has those builds, beside the host's own. Empty is none.
+    type: str
+    default: ""
+  patches:
+    description: Changes to what was installed, by C(file) (below site-packages), C(pattern) (for lines) and C(by).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      file:
+        description: The file.
+        type: str
+        required: true
+      pattern:
+        description: Regular expression for what is replaced. It is an error where it does not occur.
+        type: str
+        required: true
+      by:
+        description: What takes its place.
+        type: str
+        required: true
+  cache_dir:
+    description:
+      - Folder in which pip keeps what it fetched. Empty is pip's own folder where that is there already, and none
+        otherwise, as gigabytes of it may lie on a small disk for nothing.
+    type: str
+    default: ""
   python:
     description: The interpreter that makes it, a path or a name to be found in E(PATH).
     type: str
@@ -92,6 +127,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,9 +135,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.faceswap.ops.plugins.module_utils.patches import PatchError, patch
 
 MARKER = "lock.json"
 LOCK_WAIT_S = 900
+WORDS = {"lock": "the lock file", "builds": "the list of builds", "patches": "its patches", "python": "Python"}
+FULL = "No space left on device"
 UNREACHED = "connection broken by"  # pip's words for an index that does not answer
 # Not sys.version: it tells one build from another, and the environment outlives an update of its Python.
 PROBE = "import json, os, sys; print(json.dumps([sys.version_info[:2], os.path.realpath(sys.executable)]))"
@@ -120,8 +159,8 @@ def reason_to_make(path: Path, wanted: dict[str, str]) -> str | None:
         found = json.loads((path / MARKER).read_text())
     except (OSError, ValueError):
         return "it was never finished"
-    for key, word in (("lock", "the lock file"), ("python", "Python")):
-        if found.get(key) != wanted[key]:
+    for key, word in WORDS.items():
+        if found.get(key) != wanted.get(key):
             return f"{word} changed"
     return None if (path / "bin" / "python").exists() else "its Python is gone"
 
@@ -140,6 +179,11 @@ def user_of(path: Path) -> str | None:
     return None
 
 
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of it, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def last_error(output: str) -> str:
     """Return pip's own last error line, or the last line at all."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
@@ -149,6 +193,8 @@ def last_error(output: str) -> str:
 
 def why_not(output: str) -> str:
     """Return why pip did not install: an index out of reach shows as a package that does not exist."""
+    if FULL in output:
+        return "the disk became full: free some room or choose another folder."
     if UNREACHED in output:
         return (
             "this host does not reach the package index: see to its network, DNS or proxy (`pip config list` shows "
@@ -181,7 +227,13 @@ class LockedVenv:
                 msg=f"{python} is Python {major}.{minor}, and the lock file holds for {self.params['oldest']} to "
                 f"{self.params['newest']}: name a Python of these."
             )
-        return {"lock": hashlib.sha256(self.lock.read_bytes()).hexdigest(), "python": f"{major}.{minor} {program}"}
+        marker = {"lock": digest(self.lock.read_bytes()), "python": f"{major}.{minor} {program}"}
+        if self.params["builds"]:
+            where = self.params["builds_index"].encode()
+            marker["builds"] = digest(Path(self.params["builds"]).read_bytes() + where)
+        if self.params["patches"]:
+            marker["patches"] = digest(json.dumps(self.params["patches"]).encode())
+        return marker
 
     def check_room(self) -> None:
         """Fail where the disk is too full to begin."""
@@ -226,6 +278,27 @@ class LockedVenv:
                     time.sleep(1)
             yield lock.fileno()
 
+    def pip(self, packages: Path, lock: int, index: str = "") -> None:
+        """Have pip install a list of packages, or fail."""
+        words = [str(self.path / "bin" / "python"), "-m", "pip"]
+        if self.params["cache_dir"]:
+            cache = ["--cache-dir", self.params["cache_dir"]]
+        else:
+            _, own, _ = self.module.run_command([*words, "cache", "dir"])
+            cache = [] if Path(own.strip() or os.devnull).is_dir() else ["--no-cache-dir"]
+        words += ["install", "--no-input", *cache, "-r", str(packages)]
+        if packages == self.lock or "--hash=" in packages.read_text():
+            # The list is complete, so nothing else is looked for: some packages ask for far more than they use.
+            words += ["--no-deps", "--require-hashes"]
+        if index:
+            words += ["--extra-index-url", index]
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".pip-") as room:
+            code, out, err = self.module.run_command(words, pass_fds=(lock,), environ_update={"TMPDIR": room})
+        if code:
+            known = any(sign in err + out for sign in (UNREACHED, FULL))
+            said = {} if known else {"stdout": out, "stderr": err}
+            self.module.fail_json(msg=f"The packages could not be installed: {why_not(err + out)}", **said)
+
     def make(self, wanted: dict[str, str], lock: int) -> None:
         """Make the environment from nothing; the marker is written last."""
         self.check_room()
@@ -239,12 +312,12 @@ class LockedVenv:
         if code:
             hint = " (on Debian and Ubuntu: install python3-venv)" if "ensurepip" in out + err else ""
             self.module.fail_json(msg=f"No virtual environment could be made: {last_error(out + err)}{hint}")
-        # The lock is complete, so nothing else is looked for: some packages ask for far more than they use.
-        pip = [str(self.path / "bin" / "python"), "-m", "pip", "install", "--no-input", "--no-deps"]
-        code, out, err = self.module.run_command([*pip, "--require-hashes", "-r", str(self.lock)], pass_fds=(lock,))
-        if code:
-            said = {} if UNREACHED in err + out else {"stdout": out, "stderr": err}
-            self.module.fail_json(msg=f"The packages could not be installed: {why_not(err + out)}", **said)
+        self.pip(self.lock, lock)
+        if self.params["builds"]:
+            self.pip(Path(self.params["builds"]), lock, self.params["builds_index"])
+        if self.params["patches"]:
+            [packages] = self.path.glob("lib/python3*/site-packages")
+            patch(packages, self.params["patches"])
         temporary = self.path / (MARKER + ".tmp")
         with temporary.open("w") as stream:
             json.dump({**wanted, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, stream)
@@ -259,6 +332,15 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "lock": {"type": "path", "required": True},
+            "builds": {"type": "path"},
+            "builds_index": {"type": "str", "default": ""},
+            "patches": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {name: {"type": "str", "required": True} for name in ("file", "pattern", "by")},
+            },
+            "cache_dir": {"type": "str", "default": ""},
             "python": {"type": "str", "default": "python3"},
             "oldest": {"type": "str", "default": "3.11"},
             "newest": {"type": "str", "default": "3.13"},
@@ -271,7 +353,8 @@ def main() -> None:
     venv = LockedVenv(module)
     result: dict[str, Any] = {"python": str(venv.path / "bin" / "python"), "made": ""}
     try:
-        if module.check_mode and not venv.lock.exists():  # an earlier task would have brought it
+        lists = [venv.lock, *([Path(module.params["builds"])] if module.params["builds"] else [])]
+        if module.check_mode and not all(path.exists() for path in lists):  # an earlier task would have brought them
             module.exit_json(changed=True, reason="it is not there", **result)
         wanted = venv.wanted()
         reason = reason_to_make(venv.path, wanted)
@@ -283,6 +366,8 @@ def main() -> None:
                     venv.make(wanted, lock)
         if not (reason and module.check_mode):
             result["made"] = json.loads((venv.path / MARKER).read_text())["made"]
+    except PatchError as error:
+        module.fail_json(msg=f"The packages were installed, but not changed as they have to be: {error}")
     except OSError as error:
         module.fail_json(msg=f"{error}: the virtual environment could not be made.")
     module.exit_json(

@@ -1,12 +1,15 @@
 """`locked_venv` as Ansible runs it, with an empty lock: no package is asked for."""
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +185,82 @@ def test_what_cannot_work_is_refused_before_anything_is_made(
 
 def test_versions_compare_as_numbers() -> None:
     assert locked_venv.version("3.9") < locked_venv.version("3.11") < locked_venv.version("3.13")
+
+
+def wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
+    """A package with one file in an index below `folder`."""
+    place = folder / name
+    place.mkdir(parents=True)
+    file = f"{name}-{version}-py3-none-any.whl"
+    about = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + (
+        f"Requires-Dist: {needs}\n" if needs else ""
+    )
+    with zipfile.ZipFile(place / file, "w") as pack:
+        pack.writestr(f"{name}.py", "LIMIT = 1\n")
+        pack.writestr(f"{about}/METADATA", metadata)
+        pack.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        pack.writestr(f"{about}/RECORD", "")
+    (place / "index.html").write_text(f'<a href="{file}">{file}</a>')
+
+
+@pytest.fixture
+def with_builds(values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A list without hashes, and the index that alone has its package and what that needs."""
+    for folder in ("vendor", "usual"):
+        (tmp_path / folder).mkdir()
+    wheel(tmp_path / "vendor", "torchlike", "1.0+gpu", "companion")
+    wheel(tmp_path / "vendor", "companion", "2.0")
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "usual").as_uri())
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "builds.txt").write_text("torchlike==1.0+gpu\n")
+    return {**values, "builds": str(tmp_path / "builds.txt"), "builds_index": (tmp_path / "vendor").as_uri()}
+
+
+PATCH = {"file": "torchlike.py", "pattern": r"^LIMIT = (\d)$", "by": r"LIMIT = 1\1"}
+
+
+def test_builds_come_from_their_index_with_what_they_need(
+    with_builds: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    with_builds["patches"] = [PATCH]
+    made = play(with_builds)
+    assert made.get("reason") == "it is not there", made
+    shown = [made["python"], "-c", "import companion, torchlike; print(torchlike.LIMIT)"]
+    assert subprocess.run(shown, capture_output=True).stdout == b"11\n"
+    # What pip puts aside lies beside the environment, and no cache was begun: either may be on a small disk.
+    places = re.findall(r"Created temporary directory: (.+)", (tmp_path / "log").read_text())
+    assert places and all(place.startswith(f"{with_builds['path']}/.pip-") for place in places)
+    assert not list(Path(with_builds["path"]).glob(".pip-*")) and not (tmp_path / "xdg").exists()
+
+    assert play(with_builds)["reason"] == "nothing changed"
+    other = {**with_builds, "builds_index": "https://elsewhere.example"}
+    assert play(other, check=True)["reason"] == "the list of builds changed"
+    assert play({**with_builds, "patches": []}, check=True)["reason"] == "its patches changed"
+    assert play({**with_builds, "builds": str(tmp_path / "none.txt")}, check=True)["changed"]
+
+
+def test_builds_with_hashes_are_complete_too(with_builds: dict[str, Any], tmp_path: Path) -> None:
+    [file] = (tmp_path / "vendor" / "torchlike").glob("*.whl")
+    row = "torchlike==1.0+gpu --hash=sha256:"
+    Path(with_builds["builds"]).write_text(row + hashlib.sha256(file.read_bytes()).hexdigest() + "\n")
+    made = play(with_builds)
+    assert subprocess.run([made["python"], "-c", "import torchlike"]).returncode == 0
+    assert subprocess.run([made["python"], "-c", "import companion"], capture_output=True).returncode == 1
+    Path(with_builds["builds"]).write_text(row + "0" * 64 + "\n")
+    assert play(with_builds)["failed"] and play(with_builds, check=True)["reason"] == "it was never finished"
+
+
+def test_a_patch_that_does_not_fit_leaves_no_finished_environment(with_builds: dict[str, Any]) -> None:
+    failed = play({**with_builds, "patches": [{**PATCH, "pattern": r"^LIMIT = (2)$"}]})
+    assert failed["msg"].startswith("The packages were installed, but not changed as they have to be: The patch of ")
+    assert play(with_builds, check=True)["reason"] == "it was never finished"
+
+
+def test_a_full_disk_is_told_as_that() -> None:
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+    assert locked_venv.why_not(said) == "the disk became full: free some room or choose another folder."
