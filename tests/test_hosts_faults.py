@@ -80,6 +80,8 @@ class Site:
         """Start a play; in the end it is gone."""
         settings = {
             "faceswap_install_engine": "builtin",
+            "faceswap_run_engine": "builtin",
+            "faceswap_run_trainer": "lightweight",
             "faceswap_run_job": "cut-off",
             "faceswap_run_out": str(self.folder / "out"),
             "faceswap_run_source_a": str(ROOT / "demo" / "clipA.mp4"),

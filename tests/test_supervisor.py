@@ -10,110 +10,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import waiting
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from supervised_job import HERE, PROGRAMS, SUPERVISOR, UNITS, Job, wait_until
 
-HERE = Path(__file__).parent
-PROGRAMS = HERE.parent / "roles" / "faceswap_run" / "files"
-SUPERVISOR, UNITS = PROGRAMS / "supervisor.py", PROGRAMS / "units.py"
 Json = dict[str, Any]
-
-
-wait_until = partial(waiting.wait_until, seconds=20)
-
-
-class Job:
-    """A job folder, and the supervisor asked as the action plugin asks it."""
-
-    program = SUPERVISOR
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "job of mine"
-        self.folder.mkdir()
-        self.engine = folder / "engine.json"
-        self.identity = folder / "engine"
-        self.identity.mkdir()
-        (self.identity / "code.py").write_text("1")
-        self.engine.write_text(
-            json.dumps(
-                {
-                    "name": "double",
-                    "command": [sys.executable, str(HERE / "engine_double.py")],
-                    "python": sys.executable,
-                    "identity": [str(self.identity)],
-                }
-            )
-        )
-        (self.folder / "in.txt").write_text("a face")
-
-    def ask(self, verb: str, *words: str, spec: Json | None = None) -> Json:
-        done = subprocess.run(
-            [str(self.program), verb, str(self.folder), *words],
-            input=json.dumps(spec or {}),
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert "Traceback" not in done.stderr
-        answer: Json = json.loads(done.stdout)
-        assert (done.returncode == 0) == ("error" not in answer)
-        return answer
-
-    def environment(self) -> dict[str, str]:
-        return {**os.environ}
-
-    def start(self, spec: Json, *flags: str) -> Json:
-        return self.ask("start", spec["stage"], *flags, spec=spec)
-
-    def status(self, stage: str) -> Json:
-        return self.ask("status", stage)
-
-    def finish(self, spec: Json) -> Json:
-        """Start a stage and wait for its end; return its last status with `changed` and `reason`."""
-        answer = self.start(spec)
-        assert "error" not in answer, answer
-        wait_until(lambda: not self.status(spec["stage"])["alive"])
-        return {**self.status(spec["stage"]), **answer}
-
-    def state(self, stage: str) -> Json:
-        content: Json = json.loads((self.folder / "stages" / stage / "state.json").read_text())
-        return content
-
-    def convert(self, **changes: Any) -> Json:
-        return {
-            "stage": "convert",
-            "engine_file": str(self.engine),
-            "arguments": ["convert", "-i", "in.txt", "-o", "out"],
-            "inputs": ["in.txt"],
-            "outputs": ["out"],
-            **changes,
-        }
-
-    def train(self, total: int, every: float = 0.0, **changes: Any) -> Json:
-        return {
-            "stage": "train",
-            "engine_file": str(self.engine),
-            "arguments": ["train", "-m", "model"],
-            "neutral_arguments": ["--every", str(every)],
-            "inputs": ["in.txt"],
-            "outputs": ["model"],
-            "iterations": total,
-            "model": "model",
-            **changes,
-        }
-
-    def iterations(self) -> int:
-        try:
-            return int(json.loads((self.folder / "model" / "double_state.json").read_text())["iterations"])
-        except (OSError, ValueError):  # not there yet, or just being written
-            return 0
 
 
 @pytest.fixture
@@ -374,6 +279,17 @@ def test_a_failed_stage_loses_nothing_and_says_why(job: Job) -> None:
     assert end["progress"]["state"] == "failed"
     assert job.start(job.convert())["changed"]
     assert (job.folder / "out" / "1.txt").read_text() == "A FACE"
+
+
+def test_a_refused_word_is_told(job: Job) -> None:
+    end = job.finish(job.convert(arguments=["convert", "-b", "many"]))
+    assert not end["complete"] and end["message"].startswith("argument -b/--batch: invalid int value")
+
+
+def test_the_engine_knows_where_its_stage_is(job: Job) -> None:
+    job.describe_environment("FACESWAP_OCI_STAGE_DIR")
+    assert job.finish(job.convert())["complete"]
+    assert (job.folder / "out" / "1.txt").read_text() == str(job.folder / "stages" / "convert")
 
 
 def test_an_engine_that_makes_nothing_has_failed(job: Job) -> None:

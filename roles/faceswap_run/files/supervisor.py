@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Runs one stage of a job on this host, and keeps what a watcher or a later run needs to know of it.
 
-Standard library only, Python 3.9 or newer: it must work before anything is installed.
+Standard library only, Python 3.9 or newer: it must work before anything is installed. Its neighbours: records.py
+(what outlasts a crash), watch.py (reads the command's output), watchdog.py (runs it, and knows slow from stuck),
+training.py and versions.py (what a training needs beyond that).
 
     supervisor.py start JOB_DIR STAGE [--check]   spec on stdin; answers with one JSON object
     supervisor.py run JOB_DIR STAGE               the stage itself, in the foreground (`start` detaches it)
@@ -18,6 +20,7 @@ its inputs or the engine changed, or when what it made is gone. `JOB_DIR/stages/
     spec.json      what was asked for            state.json   what became of it (fingerprint, seconds, exit)
     progress.json  where it stands (running, done, stopped or failed), at most one write a second
     log.txt        the command's output          losses.csv   iteration,loss_a,loss_b (training only)
+    checkpoints/   versions of the model         batch.json   its batch size (training only)
     lock           held as long as the supervisor, or the command that it started, lives
     supervisor.lock   held as long as the supervisor lives
     wanted         there from the start to the end or a stop by a person; a boot brings back what has one
@@ -30,138 +33,44 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-Json = dict[str, Any]
+# The interpreter is told to look nowhere but in its own library (-I), and root's folder of programs stays as it is.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True
 
-# Faceswap's own forms: `[14:19:31] [#00001] Loss A: 0.46971, Loss B: 0.44091`; tqdm's `45/100 [00:02<00:03`.
-TRAINING = re.compile(r"\[#(\d+)\] Loss A: ([\d.]+), Loss B: ([\d.]+)")
-COUNTING = re.compile(r"(\d+)/(\d+) \[")
-ERROR = re.compile(r"^\S+ \S+ (?:ERROR|CRITICAL)\s+(.*)$")
-FULL = re.compile(r"No space left on device|Disk quota exceeded")
+from records import (  # noqa: E402  # they are found only now
+    Hashes,
+    Json,
+    NotYetError,
+    StageError,
+    disk_full,
+    files_below,
+    read_json,
+    sentence,
+    sync_folder,
+    write_json,
+)
+from training import Training, damaged, enough, write_settings  # noqa: E402
+from versions import iterations_of  # noqa: E402
+from watch import GpuUse, Watch  # noqa: E402
+from watchdog import STOP_SECONDS, STUCK_SECONDS, Ending, Runner  # noqa: E402
 
-LOG_PROGRESS_SECONDS = 30.0
-STOP_SECONDS = 300.0  # a large model takes minutes to save
-RATE_WINDOW_SECONDS = 20.0
 RESERVE_BYTES = 65536  # far more than the records of an end
 
 AGAIN = 75  # EX_TEMPFAIL: the unit starts the stage again after this exit code
 # By these an engine is ended from outside (memory ran out, a person, the machine); a SIGSEGV is its own fault.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class StageError(Exception):
-    """A cause and a remedy in one sentence, for the user."""
-
-
-class NotYetError(StageError):
-    """Something that an earlier stage makes is not there: in check mode that is to be expected."""
-
-
-def read_json(path: Path) -> Json:
-    """Return the object in `path`, or an empty one where there is no (readable) file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_json(path: Path, content: Json) -> None:
-    """Replace `path` in one step, so that a reader or a crash never meets half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, sort_keys=True)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder outlast a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def is_full(error: OSError) -> bool:
-    """Tell whether an error means that there is no room on the disk."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def sentence(error: Exception, place: Path) -> str:
-    """Return cause and remedy of what went wrong with the files in `place`."""
-    if not isinstance(error, OSError):
-        return str(error)
-    if is_full(error):
-        return disk_full(place)
-    return f"The host refused a file ({str(error).split('] ', 1)[-1]}): mend that, and run it again."
-
-
-def disk_full(place: Path) -> str:
-    """Return the sentence for a full disk."""
-    return f"The disk of {place} is full: free some room, or set faceswap_run_dir to a larger disk, and run it again."
-
-
-def files_below(path: Path) -> Iterator[Path]:
-    """Yield the files of a file or folder in a fixed order, without Python's byte code."""
-    if path.is_dir():
-        for child in sorted(path.iterdir()):
-            if child.name != "__pycache__":
-                yield from files_below(child)
-    elif path.exists():
-        yield path
-
-
-class Hashes:
-    """SHA-256 of files and folders; a file is read again only when its size, time or inode changed."""
-
-    def __init__(self, cache: Path) -> None:
-        self._path = cache
-        self._cache = read_json(cache)
-        self._seen: Json = {}
-
-    def of(self, path: Path) -> str:
-        """Return the hex digest over names and contents below `path`; StageError if nothing is there."""
-        if not path.exists():
-            raise NotYetError(f"{path} is missing: run the stage that makes it first.")
-        total = hashlib.sha256()
-        for file in files_below(path):
-            total.update(f"{file.relative_to(path)}\0{self._file(file)}\n".encode())
-        return total.hexdigest()
-
-    def _file(self, file: Path) -> str:
-        stat = file.stat()
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        known = self._cache.get(str(file))
-        if known is None or known[0] != mark:
-            digest = hashlib.sha256()
-            with file.open("rb") as stream:
-                for block in iter(lambda: stream.read(1 << 20), b""):
-                    digest.update(block)
-            known = [mark, digest.hexdigest()]
-        self._cache[str(file)] = self._seen[str(file)] = known
-        return str(known[1])
-
-    def save(self) -> None:
-        """Keep what was hashed for the next run."""
-        write_json(self._path, self._seen)
 
 
 class Stage:
@@ -203,6 +112,8 @@ class Stage:
             "inputs": {name: hashes.of(path) for name, path in inputs.items()},
             "engine": {str(path): hashes.of(Path(path)) for path in engine.get("identity", [])},
         }
+        if self.spec.get("settings"):
+            parts["settings"] = self.spec["settings"]
         if keep:
             hashes.save()
         parts["digest"] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -210,25 +121,33 @@ class Stage:
 
     def iterations(self) -> int | None:
         """Return the iterations that the model has behind it; None if the stage counts none."""
-        if not self.spec.get("iterations"):
-            return None
-        states = sorted((self.job / self.spec["model"]).glob("*_state.json"))
-        return int(read_json(states[0]).get("iterations", 0)) if states else 0
+        return iterations_of(self.job / self.spec["model"]) if self.spec.get("iterations") else None
 
-    def command(self) -> list[str]:
-        """Return the argument vector; Faceswap's `-i` counts from where the model stands."""
-        engine = self.engine()
+    def words(self, engine: Json) -> list[str]:
+        """Return the command's argument vector as far as it decides what is made."""
         if self.spec.get("script"):
             if "python" not in engine:
                 raise StageError(f"{self.spec['engine_file']} names no python: run faceswap_install again.")
             head = [engine["python"], str(Path(__file__).parent / self.spec["script"])]
         else:
             head = list(engine["command"])
-        tail = [*self.spec["arguments"], *self.spec.get("neutral_arguments", [])]
-        done = self.iterations()
-        if done is not None:
-            tail += ["-i", str(self.spec["iterations"] - done)]
-        return [str(word) for word in head + tail]
+        ini = ["-C", f"{self.name}.ini"] if self.ini() else []
+        return [str(word) for word in [*head, *self.spec["arguments"], *ini]]
+
+    def command(self, engine: Json, tail: list[str] | None = None) -> list[str]:
+        """Return the whole argument vector. A training's `tail` says where it goes on, and by what batches."""
+        if tail is None:
+            done = self.iterations()
+            tail = [] if done is None else ["-i", str(self.spec["iterations"] - done)]
+        return [*self.words(engine), *map(str, self.spec.get("neutral_arguments", [])), *tail]
+
+    def ini(self) -> Json:
+        """Return the sections of the engine's settings: those that make what is made, and the others."""
+        sections: Json = {}
+        for part in (self.spec.get("settings") or {}, self.spec.get("neutral_settings") or {}):
+            for name, options in part.items():
+                sections.setdefault(name, {}).update(options)
+        return sections
 
     # -- what is there -----------------------------------------------------------------------------------
 
@@ -257,13 +176,17 @@ class Stage:
         if not before:
             return "it was never run"
         if before["digest"] != wanted["digest"]:
-            for part, word in (("engine", "the engine"), ("arguments", "the settings")):
-                if before.get(part) != wanted[part]:
+            words = (("engine", "the engine"), ("arguments", "the settings"), ("settings", "the settings"))
+            for part, word in words:
+                if before.get(part) != wanted.get(part):
                     return f"{word} changed"
             changed = [k for k, v in wanted["inputs"].items() if before["inputs"].get(k) != v]
             return f"{', '.join(Path(path).name for path in changed) or 'the list of inputs'} changed"
         done = self.iterations()
-        if done is not None and done < self.spec["iterations"]:
+        broken = damaged(self.folder, self.job / self.spec["model"]) if done is not None else None
+        if broken:
+            return f"the model is broken ({broken})"
+        if done is not None and done < self.spec["iterations"] and not enough(self.spec, self.state):
             return f"{done} of {self.spec['iterations']} iterations are done"
         if not self.state.get("complete") and done is None:
             return "the last run did not finish"
@@ -323,7 +246,7 @@ class Stage:
                 (target / output).parent.mkdir(parents=True, exist_ok=True)
                 (source / output).replace(target / output)
         # The state goes last: a kill before it leaves a stage that is simply moved, or run, again.
-        names = ("losses.csv", "state.json")
+        names = ("losses.csv", "checkpoints", "state.json")
         for name in names:
             here = self.folder / name if rename_state else source / name
             there = target / name if rename_state else self.folder / name
@@ -350,18 +273,15 @@ class Stage:
 
     def prepare(self, wanted: Json) -> None:
         """Make the ground ready for a run, and write down what it will be before it begins."""
-        if self.iterations() is None:
-            # Half a result of an interrupted run would be taken for a whole one.
-            for output in self.spec["outputs"]:
-                self._remove(self.job / output)
+        self._clear()
         engine = self.engine()
         self.state = {
             "stage": self.name,
-            "command": self.command(),
+            "command": self.command(engine),
             "fingerprint": wanted,
             "started": time.time(),
             "finished": None,
-            "seconds": self.state.get("seconds", 0.0) if self.iterations() else 0.0,
+            "seconds": self.seconds_before(),
             "exit_code": None,
             "message": None,
             "again": False,
@@ -374,6 +294,19 @@ class Stage:
         }
         write_json(self.folder / "state.json", self.state)
         (self.folder / "reserve").write_bytes(b"\0" * RESERVE_BYTES)
+
+    def _clear(self) -> None:
+        """Remove half a result of an interrupted run, which would be taken for a whole one; a model goes on."""
+        if self.iterations() is None:
+            for output in self.spec["outputs"]:
+                self._remove(self.job / output)
+
+    def seconds_before(self) -> float:
+        """Return the seconds of earlier runs that count: a training's, whose end may have gone unrecorded."""
+        if not (self.iterations() or (self.folder / "checkpoints").exists()):
+            return 0.0
+        told = read_json(self.folder / "progress.json").get("seconds", 0.0) if not self.state.get("finished") else 0.0
+        return max(float(self.state.get("seconds", 0.0)), float(told))
 
     def check_room(self) -> None:
         """Raise StageError where the disk has less room than the stage asks for."""
@@ -431,58 +364,101 @@ class Stage:
 
     def run(self, locks: list[int]) -> int:
         """Run the command to its end and record it. Returns the exit code that the stage deserves."""
-        clock = time.monotonic()
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.engine().get("environment", {})}
-        stopping: list[int] = []
-        process: subprocess.Popen[bytes] | None = None
-
-        def interrupt(number: int, _frame: object) -> None:
-            stopping.append(number)
-            if process and process.poll() is None:
-                process.send_signal(signal.SIGINT)  # Faceswap saves on SIGINT and dies on SIGTERM
-
-        # Before the command starts: it must not inherit an ignored SIGINT from a shell's background job.
-        signal.signal(signal.SIGTERM, interrupt)
-        signal.signal(signal.SIGINT, interrupt)
+        engine = self.engine()
+        environment = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "FACESWAP_OCI_STAGE_DIR": str(self.folder),  # where an engine puts what it would write beside itself
+            **engine.get("environment", {}),
+        }
+        stuck = float(self.spec.get("stuck_s") or STUCK_SECONDS)
+        runner = Runner(self.job, environment, locks[0], stuck, self._command_started)
+        runner.listen()
+        self.state["supervisor_pid"] = os.getpid()
+        write_json(self.folder / "state.json", self.state)
         # Unbuffered: what a full disk does not take is lost, and does not come back when the file is closed.
         with (self.folder / "log.txt").open("ab", buffering=0) as log:
-            watch = Watch(self, log)
-            watch.note(" ".join(self.state["command"]))
-            process = subprocess.Popen(
-                self.state["command"],
-                cwd=self.job,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a terminal's Ctrl-C must reach it through us alone, and once
-                pass_fds=[locks[0]],  # an engine that outlives us still holds the lock
-            )
-            if stopping:
-                process.send_signal(signal.SIGINT)
-            self.state["engine_pid"] = process.pid
-            self.state["supervisor_pid"] = os.getpid()
-            write_json(self.folder / "state.json", self.state)
-            print("started", flush=True)
-            self._silence()
-            assert process.stdout is not None
-            watch.follow(process.stdout.fileno())
-            code = process.wait()
-            self._finish(code, bool(stopping), watch, time.monotonic() - clock)
+            watch = Watch(self.folder, log, self.spec.get("iterations"), self.state["seconds"])
+            training = self._training(engine, runner) if self.spec.get("iterations") else None
+            try:
+                ending = self._run_until_it_ends(engine, runner, watch, training)
+            except (StageError, OSError) as error:
+                self.record(finished=time.time(), exit_code=1, message=sentence(error, self.job), again=False)
+                watch.save(state="failed", eta=None)
+                raise
+            finally:
+                if training:
+                    training.close(watch)
+            self._let_go_of_the_starter()  # even if there was no command to run
+            self._finish(ending, runner.stopped, watch, training)
         return int(self.state["exit_code"])
 
+    def _training(self, engine: Json, runner: Runner) -> Training:
+        digest = self.state["fingerprint"]["digest"]
+        return Training(self.folder, self.job, self.spec, engine, digest, self.words(engine), runner)
+
+    def _run_until_it_ends(self, engine: Json, runner: Runner, watch: Watch, training: Training | None) -> Ending:
+        """Run the command, again where that can help: a training with less memory, once what hung by itself."""
+        gpus = GpuUse() if engine.get("backend") == "nvidia" else None
+        hung = False
+
+        def tick() -> bool:
+            use = gpus.look() if gpus else None
+            if use:
+                watch.save(gpus=use)
+            return training.tick(watch) if training else False
+
+        while True:
+            if self.ini():
+                write_settings(self.job / f"{self.name}.ini", self.ini())
+            if training:
+                training.make_ready(watch)
+            else:
+                watch.go_on_from(None)
+            if runner.stopped:
+                return Ending(-signal.SIGINT, False, 0.0)
+            if training and training.left() < 1:  # an older version of a broken model has them all
+                return Ending(0, False, 0.0)
+            self.state["command"] = words = self.command(engine, training.tail() if training else None)
+            watch.note(" ".join(words))
+            ending = runner.run(words, watch, tick)
+            if runner.stopped or (training and training.ended):
+                return ending
+            if training and training.tries_again(ending, watch):
+                continue
+            if ending.stuck and not watch.failing and not hung:
+                hung = True
+                watch.tell("The engine hung: it is started once more.")
+                self._clear()
+                continue
+            return ending
+
+    def _command_started(self, process: int) -> None:
+        """Record who works on the stage."""
+        self.state["engine_pid"] = process
+        write_json(self.folder / "state.json", self.state)
+        self._let_go_of_the_starter()
+
     @staticmethod
-    def _silence() -> None:
-        """Let go of the starter's pipe: it must not wait for us."""
+    def _let_go_of_the_starter() -> None:
+        """Tell who waits for it that the stage runs, and close the pipe: it must not wait for us."""
+        print("started", flush=True)
         if not sys.stdout.isatty():
             with Path(os.devnull).open("w") as nothing:
                 os.dup2(nothing.fileno(), 1)
 
-    def _finish(self, code: int, stopped: bool, watch: Watch, seconds: float) -> None:
-        done, log = self.iterations(), self.folder / "log.txt"
+    def _finish(self, ending: Ending, stopped: bool, watch: Watch, training: Training | None) -> None:
+        done, code, log = self.iterations(), ending.code, self.folder / "log.txt"
+        ended = training.ended if training else None
         message = None
-        again = stopped or -code in FROM_OUTSIDE
-        if code < 0:
+        again = stopped or (-code in FROM_OUTSIDE and not ending.stuck)
+        if ending.stuck and done is not None and done >= self.spec["iterations"]:
+            code = 0  # it hung when all was done
+        elif ending.stuck and not stopped:
+            said = watch.cause() if watch.failing else None
+            message = said or f"The engine did nothing for {ending.idle:.0f} s, again after a new start: see {log}."
+            code = abs(code) or 1
+        elif code < 0:
             where = f" at iteration {watch.progress['done']}, saved at {done}" if done is not None else ""
             message = f"Stage {self.name} was ended by {signal.Signals(-code).name}{where}: run it again."
             code = 128 - code
@@ -492,8 +468,8 @@ class Stage:
                 for output in self.spec["outputs"]:  # half a result is of no use, and gives its room back
                     self._remove(self.job / output)
         elif code:
-            message = watch.last_error or f"The engine ended with exit code {code}: see {log}."
-        elif done is not None and done < self.spec["iterations"]:
+            message = watch.cause() or f"The engine ended with exit code {code}: see {log}."
+        elif done is not None and done < self.spec["iterations"] and not ended:
             code = 75  # EX_TEMPFAIL: to be tried again
             message = f"Training stands at {done} of {self.spec['iterations']} iterations: run it again."
         elif self.missing_output():
@@ -509,133 +485,23 @@ class Stage:
             watch.note(message)
         self.record(
             finished=time.time(),
-            seconds=round(self.state["seconds"] + seconds, 2),
+            seconds=round(watch.seconds(), 2),
             exit_code=code,
             message=message,
             iterations=done,
+            ended=ended if complete else None,
             complete=complete,
             stopped=stopped,
             again=again and not complete,
             seal=self.seal() if complete else None,
         )
-        watch.close("done" if complete else "stopped" if stopped else "failed")
+        watch.save(state="done" if complete else "stopped" if stopped else "failed", eta=None)
+        if done is not None:
+            watch.save(done=done)
         if complete and done is None:
             # The replaced results can be made again; a replaced model is kept.
             for shelf in (self.job / "superseded").glob(f"{self.name}-*"):
                 shutil.rmtree(shelf, ignore_errors=True)
-
-
-class Watch:
-    """Reads a command's output: log lines into the log, progress into progress.json and losses.csv."""
-
-    def __init__(self, stage: Stage, log: Any) -> None:
-        self.stage = stage
-        self.log = log
-        self.last_error: str | None = None
-        self.disk_full = False
-        self._path = stage.folder / "progress.json"
-        self._losses = stage.folder / "losses.csv"
-        self._points: list[tuple[float, int]] = []
-        self._written = self._logged = 0.0
-        self._base = stage.iterations() or 0
-        self.progress: Json = {
-            "stage": stage.name,
-            "state": "running",
-            "done": self._base,
-            "total": stage.spec.get("iterations"),
-            "rate": None,
-            "loss_a": None,
-            "loss_b": None,
-            "eta": None,
-            "updated": time.time(),
-        }
-        if stage.iterations() is not None and (not self._base or not self._losses.exists()):
-            with self._as_room_allows():
-                self._losses.write_text("iteration,loss_a,loss_b\n", encoding="utf-8")
-        self._save()
-
-    def follow(self, descriptor: int) -> None:
-        """Read until the command closes its output. Lines end in a newline or a carriage return."""
-        rest = b""
-        while True:
-            block = os.read(descriptor, 65536)
-            *lines, rest = re.split(rb"[\r\n]", rest + block)
-            for line in lines if block else [*lines, rest]:
-                self._line(line.decode("utf-8", "replace"))
-            if not block:
-                return
-
-    def _line(self, line: str) -> None:
-        line = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).rstrip()
-        training, counting = TRAINING.search(line), COUNTING.search(line)
-        if training:
-            self._advance(int(training[1]), None, float(training[2]), float(training[3]))
-        elif counting:
-            self._advance(int(counting[1]), int(counting[2]), None, None)
-        elif line:
-            self._write(line)
-            self.disk_full = self.disk_full or bool(FULL.search(line))
-            error = ERROR.match(line)
-            if error:
-                self.last_error = error[1]
-            return
-        now = time.monotonic()
-        if line and now - self._logged >= LOG_PROGRESS_SECONDS:
-            self._logged = now
-            self._write(line)
-
-    def note(self, text: str) -> None:
-        """Add a line of our own to the log, in the form of Faceswap's."""
-        self._write(f"{time.strftime('%m/%d/%Y %H:%M:%S')} INFO     {text}")
-
-    def _write(self, line: str) -> None:
-        with self._as_room_allows():
-            self.log.write(f"{line}\n".encode())
-
-    @contextlib.contextmanager
-    def _as_room_allows(self) -> Iterator[None]:
-        """Go on without a record that the disk has no room for: the engine may still save its work."""
-        try:
-            yield
-        except OSError as error:
-            if not is_full(error):
-                raise
-            self.disk_full = True
-
-    def _advance(self, done: int, total: int | None, loss_a: float | None, loss_b: float | None) -> None:
-        now = time.monotonic()
-        self._points.append((now, done))
-        while now - self._points[0][0] > RATE_WINDOW_SECONDS:
-            self._points.pop(0)
-        (then, first), total = self._points[0], total or self.progress["total"]
-        rate = (done - first) / (now - then) if now > then and done > first else None
-        self.progress.update(
-            done=done,
-            total=total,
-            rate=rate and round(rate, 2),
-            loss_a=loss_a,
-            loss_b=loss_b,
-            eta=round((total - done) / rate) if rate and total else None,
-        )
-        if now - self._written >= 1.0 or done == total:
-            self._written = now
-            self._save()
-            if loss_a is not None:
-                with self._as_room_allows(), self._losses.open("a", encoding="utf-8") as losses:
-                    losses.write(f"{done},{loss_a},{loss_b}\n")
-
-    def _save(self) -> None:
-        self.progress["updated"] = time.time()
-        with self._as_room_allows():
-            write_json(self._path, self.progress)
-
-    def close(self, state: str) -> None:
-        """Record the end."""
-        self.progress.update(state=state, eta=None)
-        done = self.stage.state["iterations"]
-        if done is not None:
-            self.progress["done"] = done
-        self._save()
 
 
 def start(job: Path, name: str, check: bool, unit: str | None) -> Json:
@@ -687,7 +553,7 @@ def start_locked(job: Path, name: str, check: bool, unit: str | None) -> Json:
         raise
     reason = stage.reason_to_run(wanted)
     answer: Json = {"changed": reason is not None, "running": False, "reason": reason or "nothing changed"}
-    answer["command"] = stage.command() if reason else stage.state["command"]
+    answer["command"] = stage.command(stage.engine()) if reason else stage.state["command"]
     if reason is None:
         return answer
     refuse_to_disturb(stage)
@@ -765,7 +631,7 @@ def status(job: Path, name: str, unit: str | None) -> Json:
     # First the lock, then the files: what is written before the lock is let go is then surely read.
     alive = kept_by_unit(stage, unit) or stage.alive()
     stage = Stage(job, name)
-    keys = ("seconds", "exit_code", "message", "iterations", "complete")
+    keys = ("seconds", "exit_code", "message", "iterations", "complete", "ended")
     return {
         "alive": alive,
         "progress": read_json(stage.folder / "progress.json"),

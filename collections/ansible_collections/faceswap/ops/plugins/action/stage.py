@@ -33,13 +33,18 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "editable": {"type": "list", "elements": "str", "default": []},
     "iterations": {"type": "int"},
     "model": {"type": "str"},
+    "training": {"type": "dict", "default": {}},
+    "settings": {"type": "dict", "default": {}},
+    "neutral_settings": {"type": "dict", "default": {}},
+    "stuck_s": {"type": "int", "default": 600},
     "need_mb": {"type": "int", "default": 0},
     "patience_s": {"type": "int", "default": 600},
+    "follow": {"type": "bool", "default": True},
 }
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
-    """Starts a stage through the supervisor and follows it."""
+    """Starts a stage through the supervisor and, unless told otherwise, follows it."""
 
     _supports_check_mode = True
     _supports_async = False
@@ -51,11 +56,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         _, spec = self.validate_argument_spec(argument_spec=ARGUMENTS)
         supervisor, job, stage = spec.pop("supervisor"), spec.pop("job_dir"), spec["stage"]
         self._patience = spec.pop("patience_s")
+        follow = spec.pop("follow")
         self._host = str((task_vars or {}).get("inventory_hostname", "localhost"))
         self._prefix = shlex.join([supervisor])
         self._place = shlex.join([job, stage])
         if self._task.check_mode and not self._remote_file_exists(supervisor):
-            return {"changed": True, "reason": "it was never run", "stage": stage}
+            return {"changed": True, "reason": "it was never run", "stage": stage, "command": [], "running": False}
         began = time.monotonic()
         answer = self._ask("start", "--check" if self._task.check_mode else "", json.dumps(spec))
         result = {
@@ -63,30 +69,37 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             "reason": answer["reason"],
             "stage": stage,
             "command": answer["command"],
+            "running": answer["running"],
         }
         if answer["changed"] and self._task.diff:
             result["diff"] = {"prepared": f"{stage}: {answer['reason']}\n"}
-        if not answer["running"]:
+        if not (answer["running"] and follow):
             return result
         end = self._follow(stage)
         result.update(
             seconds=end["seconds"],
             waited=round(time.monotonic() - began, 2),
             iterations=end["iterations"],
+            ended=end.get("ended"),
             rc=end["exit_code"],
         )
         if not end["complete"]:
             result.update(failed=True, msg=end["message"] or self._lost(stage))
         else:
             result["msg"] = f"{stage} took {clock(end['seconds'])}"
+            if end.get("ended"):
+                result["msg"] += f": {end['ended']['reason']}"
         return result
 
     def _follow(self, stage: str) -> dict[str, Any]:
         """Show progress until nobody works on the stage any more; return its last status."""
-        line = LivingLine(self._host, terminal_columns())
+        line, note = LivingLine(self._host, terminal_columns()), None
         try:
             while (status := self._status(stage, line))["alive"]:
                 if status["progress"]:
+                    if status["progress"].get("note") != note:
+                        note = status["progress"].get("note")
+                        line.say(f"{stage}: {note}")
                     line.show(format_progress(status["progress"]), status["progress"])
                 time.sleep(POLL_SECONDS)
             line.show(format_progress(status["progress"]), status["progress"])

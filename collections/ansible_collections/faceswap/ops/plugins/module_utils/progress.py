@@ -23,7 +23,9 @@ def format_progress(progress: Mapping[str, Any]) -> str:
     else:
         words.append("starting" if not progress.get("done") else str(progress["done"]))
     if progress.get("rate"):
-        words.append(f"{progress['rate']:.1f}/s")
+        words.append(f"{progress['rate']:.1f}/s" if progress["rate"] >= 0.1 else f"{60 * progress['rate']:.1f}/min")
+    if progress.get("gpus"):
+        words.append("GPU " + ", ".join(f"{gpu['percent']} %" for gpu in progress["gpus"]))
     for side in "ab":
         loss = progress.get(f"loss_{side}")
         if loss is not None:

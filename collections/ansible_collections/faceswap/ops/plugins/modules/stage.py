@@ -76,6 +76,45 @@ options:
   model:
     description: Folder with the C(*_state.json) that holds the iterations done; needed with O(iterations).
     type: str
+  training:
+    description: How a training with O(iterations) goes; a training goes on with other values of these.
+    type: dict
+    default: {}
+    suboptions:
+      batch_size:
+        description:
+          - Faces of each side per iteration, handed to the command as C(-b). With V(auto), what trains most faces a
+            second on the host's GPU is found with throw-away models. Halved whenever memory runs out.
+        type: str
+      max_hours:
+        description: The training is complete after so many hours, over all its runs; V(0) for no limit.
+        type: float
+      plateau_iterations:
+        description:
+          - The training is complete when the mean loss of so many iterations is not 1 % below that of as many before
+            them; V(0) for never.
+        type: int
+      checkpoints:
+        description:
+          - So many saves of the model are kept as versions and tried, so that a broken model goes back to the last
+            that is whole.
+        type: int
+  settings:
+    description:
+      - Sections of an ini file, written as C(STAGE.ini) to the job's folder and handed to the command as C(-C). Other
+        settings make the stage run again.
+    type: dict
+    default: {}
+  neutral_settings:
+    description: More of O(settings), with which the stage goes on.
+    type: dict
+    default: {}
+  stuck_s:
+    description:
+      - After so many seconds in which a command and all its children neither compute nor read, write or say anything,
+        it is ended and started once more. After an error that it told, a twentieth of that is enough, and it failed.
+    type: int
+    default: 600
   need_mb:
     description: Free disk space in MB without which the stage does not start.
     type: int
@@ -86,6 +125,13 @@ options:
         there meanwhile, and after it, when the host counts as unreachable.
     type: int
     default: 600
+  follow:
+    description:
+      - Whether the task waits for the stage's end. V(false) starts the stage, or finds it at work, and goes on with
+        the next task; a later task with the same stage follows it and tells how it ended. Stages of a job that do
+        not read each other's results run side by side this way.
+    type: bool
+    default: true
 attributes:
   check_mode:
     description: Says whether the stage would be run, and runs nothing.
@@ -124,6 +170,10 @@ command:
   returned: always
   type: list
   elements: str
+running:
+  description: Whether the stage was at work once this task had started or found it.
+  returned: always
+  type: bool
 seconds:
   description: Seconds that the stage's runs took, over all tries since it was begun.
   returned: when the stage ran
@@ -136,6 +186,10 @@ iterations:
   description: Iterations that the model has behind it.
   returned: when the stage ran
   type: int
+ended:
+  description: Why a training was complete before its last iteration; C(by) is V(hours) or V(plateau).
+  returned: when the stage ran
+  type: dict
 rc:
   description: Exit code of the command.
   returned: when the stage ran

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +78,27 @@ def test_a_host_that_comes_back_is_watched_again(monkeypatch: pytest.MonkeyPatch
         "train: the host does not answer; the job goes on there",
         "train: the host answers again",
     ]
+
+
+def test_what_the_host_decided_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    halved = {**RUNS, "progress": {**RUNS["progress"], "note": "Memory ran out"}}  # type: ignore[dict-item]
+    host = Host(monkeypatch, iter([RUNS, halved, halved, ENDED]))
+    host.follow()
+    assert host.line.lines.count("train: Memory ran out") == 1
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_stage_is_followed_or_only_started(monkeypatch: pytest.MonkeyPatch, follow: bool) -> None:
+    started = {"changed": True, "reason": "it was never run", "command": ["x"], "running": True}
+    end = {**ENDED, "seconds": 61, "iterations": 9, "exit_code": 0, "ended": {"by": "hours", "reason": "Enough."}}
+    host = Host(monkeypatch, iter([started, RUNS, end]))
+    spec = {"supervisor": "supervisor.py", "job_dir": "/jobs/anna", "stage": "train", "patience_s": 600}
+    monkeypatch.setattr(host.action, "validate_argument_spec", lambda **_: (None, {**spec, "follow": follow}))
+    monkeypatch.setattr(stage.ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(host.action, "_task", SimpleNamespace(check_mode=False, diff=False), raising=False)
+    result = host.action.run()
+    assert result["changed"] and result["running"]
+    assert result.get("msg") == ("train took 1:01: Enough." if follow else None)
 
 
 def test_patience_ends_with_one_sentence_and_the_host_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
