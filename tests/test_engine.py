@@ -427,7 +427,9 @@ def test_input_that_is_not_a_whole_video(job: Job, tmp_path: Path) -> None:
 
 def test_input_without_a_face(tmp_path: Path) -> None:
     video = encode(tmp_path / "blank.mp4", [np.full((240, 320, 3), 128, np.uint8)] * 3)
-    assert "No face was found" in refused("extract", "-i", video, "-o", tmp_path / "faces")
+    alignments = tmp_path / "alignments.json"
+    assert "No face was found" in done("extract", "-i", video, "-o", tmp_path / "faces", "-p", alignments)
+    assert set(map(len, json.loads(alignments.read_text()).values())) == {0}
     assert not (tmp_path / "blank_alignments.json").exists()
 
 

@@ -9,7 +9,6 @@ from tqdm import tqdm
 from minifaceswap import alignments
 from minifaceswap.align import aligned, apply, warp
 from minifaceswap.detect import FaceFinder
-from minifaceswap.errors import UserError
 from minifaceswap.media import Source
 
 log = logging.getLogger(__name__)
@@ -37,8 +36,8 @@ def extract(source_path: Path, faces_folder: Path | None, alignments_path: Path,
             name = f"{Path(key).stem}_0.png"
             alignments.save_face(faces_folder / name, face, apply(matrix, landmarks), key)
     faces = sum(len(entry) for entry in found.values())
-    if not faces:
-        raise UserError(f"No face was found in {source_path}: give a video or images with a face that is well seen.")
+    if not faces:  # as with Faceswap no error: it may be one part of a video
+        log.warning("No face was found in %s.", source_path)
     alignments.save(alignments_path, found)
     log.info("Images found: %d, faces detected: %d", len(found), faces)
     log.info("Alignments written to %s", alignments_path)

@@ -33,6 +33,12 @@ say clock "$(date +%s)"
 say machine "$(uname -m)"
 say kernel "$(uname -r)"
 say user "$(id -un)"
+say cores "$(nproc)"
+say memory_free_kb "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)"
+if command -v nvidia-smi >/dev/null; then
+    free=$(timeout 10 nvidia-smi -i 0 --query-gpu=memory.free --format=csv,noheader,nounits 2>/dev/null)
+    say gpu_memory_free_mb "$free"
+fi
 [ -d /run/systemd/system ] && say systemd yes
 for python; do
     found=$(command -v "$python") || continue
@@ -98,6 +104,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             "python": found["python"],
             "systemd": "systemd" in found,
             "user": found["user"],
+            "cores": number(found, "cores") or 1,
+            "memory_free_mb": (number(found, "memory_free_kb") or 0) // 1024,
+            "gpu_memory_free_mb": number(found, "gpu_memory_free_mb"),
             "clock_offset_s": skew,
         }
 
@@ -133,6 +142,11 @@ def clock_skew(clock: int, began: float, ended: float) -> int:
     As little as these two allow: 0 where the clock may be right. A clock that is behind gives less than 0.
     """
     return round(min(0.0, clock + 1 - began) + max(0.0, clock - ended))
+
+
+def number(found: dict[str, str], key: str) -> int | None:
+    """Return a number that the host told; None where it told none."""
+    return int(found[key]) if re.fullmatch(r"\d+", found.get(key, "")) else None
 
 
 def wrong_system(host: str, found: dict[str, str], systems: dict[str, list[str]]) -> str | None:

@@ -85,6 +85,21 @@ user:
   returned: success
   type: str
   sample: ubuntu
+cores:
+  description: How many processors there are for a process.
+  returned: success
+  type: int
+  sample: 4
+memory_free_mb:
+  description: Memory that is free for new processes.
+  returned: success
+  type: int
+  sample: 14200
+gpu_memory_free_mb:
+  description: Free memory of the first NVIDIA GPU; none where there is no C(nvidia-smi) or it does not answer.
+  returned: success
+  type: int
+  sample: 22500
 clock_offset_s:
   description: By how many seconds the host's clock is ahead of this machine's at least; below 0 it is behind.
   returned: success

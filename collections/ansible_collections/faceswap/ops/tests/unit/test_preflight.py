@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -74,6 +75,9 @@ def test_it_tells_what_the_host_is_in_one_round_trip(host: Host) -> None:
     assert told["architecture"] == os.uname().machine and told["kernel"] == os.uname().release
     assert told["python"] == ".".join(map(str, sys.version_info[:3]))
     assert told["systemd"] is Path("/run/systemd/system").is_dir()
+    assert told["cores"] == len(os.sched_getaffinity(0))
+    assert 0 < told["memory_free_mb"] < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    assert shutil.which("nvidia-smi") or told["gpu_memory_free_mb"] is None
     assert told["system"]["id"] in Path("/etc/os-release").read_text()
     assert host.calls.read_text().split() == ["call"]
 
