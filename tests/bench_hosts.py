@@ -46,6 +46,9 @@ def executed(said: str) -> int:
 def play(hosts: TestHosts, folder: Path) -> tuple[float, int, int]:
     """Play site.yml on the one host; return its seconds, its changes, and the tasks that the host had a part in."""
     values = {
+        "faceswap_install_engine": "builtin",
+        "faceswap_run_engine": "builtin",
+        "faceswap_run_trainer": "lightweight",
         "faceswap_run_job": "bench",
         "faceswap_run_out": str(folder / "out"),
         "faceswap_run_source_a": str(ROOT / "demo" / "clipA.mp4"),

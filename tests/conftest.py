@@ -19,8 +19,12 @@ LONG = [
     "test_oci_faults.py",
     "test_oci_instance.py",
     "test_engine.py",
+    "test_ranges.py",
+    "test_training.py",
+    "test_supervisor.py",
     "test_swap_judge.py",
     "test_oci_plan.py",
+    "test_convert.py",
 ]
 
 # What is left out on the second Python, and why; of these files the named tests stay.
@@ -28,6 +32,14 @@ ONCE: dict[str, tuple[str, set[str]]] = {
     "test_engine.py": (
         "the engine's ways are the same on every Python; one job is made from extract to convert",
         {"test_every_frame_comes_out_in_its_size"},
+    ),
+    "test_convert.py": ("it is the engine's Python that runs the script", set()),
+    "test_faces.py": ("it is the engine's Python that runs the script", set()),
+    "test_ranges.py": ("it is the engine's Python that runs the script", set()),
+    "test_training.py": ("the host's Python runs it, which is the same one", set()),
+    "test_faceswap_options.py": (
+        "the contract is data; the plan is made once by the other ansible-core",
+        {"test_the_plan_has_nothing_against_a_good_job[upstream]"},
     ),
     "test_hosts_faults.py": ("what is cut off is the host, whose Python is its own", set()),
     "test_hosts_bad_input.py": ("what is wrong is the host, whose Python is its own", set()),

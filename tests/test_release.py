@@ -1,6 +1,8 @@
 """The release step, on real videos that PyAV makes here: what it keeps, what it burns in, what it refuses."""
 
+import base64
 import dataclasses
+import io
 import json
 import logging
 import re
@@ -28,6 +30,7 @@ FILES = Path(__file__).resolve().parents[1] / "roles" / "faceswap_run" / "files"
 sys.path.insert(0, str(FILES))
 
 import release  # noqa: E402
+import sources  # noqa: E402
 
 LABEL = "AI-manipulated"
 # swscale's default path darkens 4:2:0 by about one level of 255, which would hide an error of that size here.
@@ -123,10 +126,16 @@ def make(tmp_path: Path) -> Make:
 
 
 def run(
-    job: Path, source: str = "input/a.mp4", label: str = LABEL, name: str = "swap", rate: Fraction | None = None
+    job: Path,
+    source: str = "input/a.mp4",
+    label: str = LABEL,
+    name: str = "swap",
+    rate: Fraction | None = None,
+    part: str = "",
+    percent: int = 100,
 ) -> Path:
     """Release within this process; returns the result."""
-    release.release(job, name, Path(source), Path("quarantine"), Path("result"), label, rate)
+    release.release(job, name, Path(source), Path("quarantine"), Path("result"), label, rate, part, percent)
     return job / "result" / f"{name}.mp4"
 
 
@@ -284,6 +293,103 @@ def test_a_hole_in_the_sound_is_not_closed_up(tmp_path: Path) -> None:
     np.testing.assert_allclose(clicks(*decoded_sound(run(tmp_path, "input/a.mkv"))), [0, 0.5, 1.5, 2, 2.5], atol=0.05)
 
 
+PART = (22, 57)  # of 75 frames at 25 a second: from 0.84 s to 2.28 s, with the clicks at 1, 1.5 and 2 s
+
+
+def keep_part(job: Path, first: int, last: int) -> list[Array]:
+    """Leave only a part in quarantine, as the convert step does; returns its frames."""
+    paths = sorted((job / "quarantine").iterdir())
+    for path in paths[: first - 1] + paths[last:]:
+        path.unlink()
+    return [np.asarray(Image.open(path)) for path in paths[first - 1 : last]]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "late"),
+    [("a.mp4", "aac", 0), ("a.mkv", "flac", 0), ("a.mov", "pcm_s16le", 0), ("a.ts", "mp2", 0), ("a.mkv", "aac", 0.4)],
+)
+def test_a_part_has_its_frames_and_exactly_their_sound(make: Make, name: str, codec: str, late: float) -> None:
+    job = make(name, pts=range(75), sound=[codec], sound_start=late)
+    frames = keep_part(job, *PART)
+    result = run(job, f"input/{name}", part="22-57")
+    source, seen = look(job / "input" / name), look(result)
+    assert seen.times == [Fraction(n, 25) for n in range(36)]
+    at = source.times[0]  # a transport stream does not begin at 0
+    assert [t + Fraction(21, 25) for t in seen.times] == [t - at for t in source.times[21:57]]
+    start, samples = decoded_sound(result)
+    was = clicks(*decoded_sound(job / "input" / name)) - float(at)
+    np.testing.assert_allclose(clicks(start, samples), [c - 0.84 for c in was if 0.84 < c < 2.28], atol=0.003)
+    assert len(clicks(start, samples)) == 3
+    assert start + len(samples) / 48000 == pytest.approx(36 / 25, abs=1024 / 48000)  # AAC fills its last frame
+    page = (job / "result" / "report.html").read_text()
+    assert "Frames 22&ndash;57 of 75" in page
+    assert "Frame 24<" in page and "Frame 4<" not in page
+    assert len(frames) == len(seen.pictures)
+    assert_labelled(seen.pictures, job)
+
+
+def test_a_part_of_an_uneven_rate_keeps_its_time_stamps(make: Make) -> None:
+    pts = np.cumsum([0, 40, 33, 17, 120, 40, 500, 41, 7, 40, 40, 33]).tolist()
+    job = make(pts=pts, time_base=Fraction(1, 1000), rate=Fraction(25))
+    keep_part(job, 5, 9)
+    seen = look(run(job, part="5-9"))
+    assert seen.times == [Fraction(p - pts[4], 1000) for p in pts[4:9]]
+    assert seen.durations == [Fraction(b - a, 1000) for a, b in pairwise(pts[4:10])]
+
+
+def test_a_part_of_a_folder_of_images(tmp_path: Path) -> None:
+    for folder in ("input/a", "quarantine"):
+        (tmp_path / folder).mkdir(parents=True)
+    for number in range(7):
+        picture = Image.fromarray(scene(number, 120, 80))
+        picture.save(tmp_path / "input" / "a" / f"img{number:02d}.jpg")
+        picture.save(tmp_path / "quarantine" / f"img{number:02d}.png")
+    keep_part(tmp_path, 3, 5)
+    assert len(look(run(tmp_path, "input/a", part="3-5")).times) == 3
+    assert_labelled(look(tmp_path / "result" / "swap.mp4").pictures, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [("9-3", "no range"), ("0-3", "no range"), ("5", "no range"), ("3-9", r"input/a.mp4, which has 8")],
+)
+def test_a_part_that_is_none_is_refused(make: Make, part: str, reason: str) -> None:
+    with pytest.raises(sources.JobError, match=reason):
+        run(make(pts=range(8)), part=part)
+
+
+def test_frames_outside_the_part_are_refused(make: Make) -> None:
+    with pytest.raises(sources.JobError, match="3 frames that the source does not have"):
+        run(make(pts=range(8)), part="3-7")
+
+
+@pytest.mark.parametrize(
+    ("percent", "size", "kept"),
+    [
+        (80, (128, 96), (128, 96)),
+        (200, (320, 240), (320, 240)),
+        (77, (123, 92), (122, 92)),
+        (83, (133, 100), (132, 100)),
+    ],
+)
+def test_scaled_frames_are_released_in_an_even_size(
+    make: Make, percent: int, size: tuple[int, int], kept: tuple[int, int]
+) -> None:
+    job = make(size=(160, 120), pts=range(4), rotation=90)
+    for path in (job / "quarantine").iterdir():
+        Image.open(path).resize(size).save(path)
+    seen = look(run(job, percent=percent))
+    assert (seen.size, seen.pixel_format, seen.rotation) == (kept, "yuv420p", 90)
+    page = (job / "result" / "report.html").read_text()
+    assert f"{kept[0]} &times; {kept[1]} px" in page
+    assert f"{percent} % of the source" in page
+    for path in (job / "quarantine").iterdir():
+        Image.open(path).crop((0, 0, *kept)).save(path)
+    assert_labelled(seen.pictures, job, sources.read_source(job / "input" / "a.mp4", "a", None).matrix)
+    with pytest.raises(sources.JobError, match="px where 160x120 are expected"):
+        run(job)
+
+
 @pytest.mark.parametrize("size", [(161, 121), (160, 640), (96, 64), (640, 90)])
 def test_the_size_is_kept_and_the_label_lies_inside(make: Make, size: tuple[int, int]) -> None:
     codec = {"pixel_format": "yuv444p"} if size[0] % 2 else {}
@@ -320,11 +426,12 @@ def test_every_frame_carries_the_label_and_nothing_else_changes(make: Make) -> N
         assert np.abs(picture.astype(float) - np.asarray(Image.open(path)))[clear].mean() < 4
 
 
-def test_a_turned_video_stays_turned_and_its_label_is_upright(make: Make) -> None:
-    job = make(size=(160, 96), pts=range(5), rotation=90)
+@pytest.mark.parametrize("size", [(160, 96), (128, 128)])
+def test_a_turned_video_stays_turned_and_its_label_is_upright(make: Make, size: tuple[int, int]) -> None:
+    job = make(size=size, pts=range(5), rotation=90)
     seen = look(run(job))
-    assert (seen.size, seen.rotation) == ((160, 96), 90)
-    matrix = release.read_video(job / "input" / "a.mp4", "a").matrix
+    assert (seen.size, seen.rotation) == (size, 90)
+    matrix = sources.read_video(job / "input" / "a.mp4", "a").matrix
     assert_labelled(seen.pictures, job, matrix)
     upright = np.rot90(seen.pictures[0], 1)  # counterclockwise, as `rotation` counts
     np.testing.assert_array_equal(release.to_display(seen.pictures[0], matrix), upright)
@@ -374,7 +481,7 @@ def test_the_file_says_that_it_was_manipulated(make: Make) -> None:
 @pytest.mark.parametrize("text", [LABEL, "This film was made with AI: faces were exchanged"])
 def test_the_label_is_legible(size: tuple[int, int], text: str) -> None:
     if size[0] < 100 and text != LABEL:
-        with pytest.raises(release.ReleaseError, match="does not fit legibly"):
+        with pytest.raises(sources.JobError, match="does not fit legibly"):
             release.draw_label(text, *size)
         return
     overlay = release.draw_label(text, *size)
@@ -391,7 +498,7 @@ def test_the_label_is_legible(size: tuple[int, int], text: str) -> None:
 
 def test_what_cannot_be_a_label_is_refused() -> None:
     for text, reason in {" \n\t": "empty", "x" * 101: "101 characters", "AI \u751f\u6210": "lacks"}.items():
-        with pytest.raises(release.ReleaseError, match=reason):
+        with pytest.raises(sources.JobError, match=reason):
             release.checked_label(text)
     assert release.checked_label("  made \n with AI ") == "made with AI"
 
@@ -428,7 +535,7 @@ def test_a_fault_is_one_sentence_and_releases_nothing(make: Make, fault: str) ->
     earlier.write_text("the earlier result")
     spoil, reason = FAULTS[fault]
     spoil(job)
-    with pytest.raises(release.ReleaseError, match=reason) as caught:
+    with pytest.raises(sources.JobError, match=reason) as caught:
         run(job)
     assert re.fullmatch(r"[^\n]+: [^\n]+\.", str(caught.value))
     assert {p.name: p.read_text() for p in earlier.parent.iterdir()} == {"swap.mp4": "the earlier result"}
@@ -442,25 +549,25 @@ def test_a_sound_file_is_no_source(make: Make) -> None:
         frame.sample_rate = 48000
         out.mux(track.encode(frame))
         out.mux(track.encode(None))
-    with pytest.raises(release.ReleaseError, match="no video stream"):
+    with pytest.raises(sources.JobError, match="no video stream"):
         run(job)
 
 
 @pytest.mark.parametrize("name", ["", "../x", ".x", "a\nb"])
 def test_a_job_name_that_is_no_file_name_is_refused(make: Make, name: str) -> None:
-    with pytest.raises(release.ReleaseError, match="cannot name a file"):
+    with pytest.raises(sources.JobError, match="cannot name a file"):
         run(make(pts=range(3)), name=name)
 
 
 def test_a_result_that_differs_from_its_source_is_not_released(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make(pts=range(12))
-    source = release.read_video(job / "input" / "a.mp4", "a")
+    source = sources.read_video(job / "input" / "a.mp4", "a")
     encode = release.encode
     shorter = dataclasses.replace(
         source, pts=source.pts[:-1], durations=source.durations[:-1], frame_names=source.frame_names[:-1]
     )
     monkeypatch.setattr(release, "encode", lambda _source, *rest: encode(shorter, *rest))
-    with pytest.raises(release.ReleaseError, match="11 frames instead of 12"):
+    with pytest.raises(sources.JobError, match="11 frames instead of 12"):
         run(job)
     assert list((job / "result").iterdir()) == []
 
@@ -603,6 +710,42 @@ def test_the_page_gives_the_digests_of_what_lies_there(make: Make) -> None:
             0
         ]
         assert digest in text
+
+
+def test_the_page_shows_the_faces_and_the_labelled_preview(make: Make) -> None:
+    job = make(size=(320, 240), pts=range(3))
+    record(job)
+    for side, persons in (("a", None), ("b", 2)):
+        (job / "faces" / side).mkdir(parents=True)
+        found = {"faces": 125, "with_face": 120, "size_median": 96, "persons": persons, "warnings": [f"<{side}> few"]}
+        (job / "faces" / side / "report.json").write_text(json.dumps(found))
+    Image.new("RGB", (640, 480), (200, 30, 30)).save(job / "faces" / "a" / "sheet.jpg")
+    (job / "faces" / "b" / "sheet.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (640, 320), (30, 200, 30)).save(job / "stages" / "train" / "training_preview.png")
+    run(job)
+    text = (job / "result" / "report.html").read_text()
+    page = Page(text)
+    assert page.tags.count("img") == 2 * 3 + 2
+    for part in ("Persons told apart", "<a> few", "<b> few", "Some of the faces of A", "125", "120", "96"):
+        assert part in page.text, part
+    assert "Some of the faces of B" not in page.text
+    (shown,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)" alt="Preview', text)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGB")).astype(int)
+    overlay = release.draw_label(LABEL, 640, 320)
+    assert picture.shape == (320, 640, 3)
+    assert picture[overlay[..., 0] > 200].min() > 100  # the letters
+    assert np.abs(picture[overlay[..., 3] == 0] - (30, 200, 30)).max() < 60
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"warnings": 3, "faces": [1]}', b"\xff"])
+def test_the_page_stands_without_a_record_of_faces_that_can_be_read(make: Make, content: bytes) -> None:
+    job = make(pts=range(3))
+    (job / "faces" / "a").mkdir(parents=True)
+    (job / "faces" / "a" / "report.json").write_bytes(content)
+    (job / "stages" / "train").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(job / "stages" / "train" / "training_preview.png")  # too small for a label
+    run(job)
+    assert "Preview of the training" not in (job / "result" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

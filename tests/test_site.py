@@ -98,7 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     made = Site(tmp_path_factory.mktemp("a site"))
     first = made.play()
     assert first.code == 0, first.output
-    assert {path.name for path in made.out.iterdir()} == {"demo.mp4", "report.html", "log.txt"}
+    assert {path.name for path in made.out.iterdir()} == {"demo.mp4", "report.html", "log.txt", "faces"}
     return made
 
 
@@ -261,13 +261,14 @@ def test_without_a_terminal_lines_are_few(copy: Site) -> None:
     assert "RETRYING" not in played.output and "\r" not in played.output
 
 
-def test_out_is_written_by_release_alone(copy: Site) -> None:
+def test_nothing_swapped_comes_home_but_by_release(copy: Site) -> None:
     shutil.rmtree(copy.folder / "out")
     for tag in ("extract", "train", "convert"):
         assert copy.play("--tags", tag).code == 0
-    assert not (copy.folder / "out").exists()
+    # Numbers and contact sheets of the sources, for a person to judge before days of training.
+    assert [path.name for path in copy.out.iterdir()] == ["faces"]
     assert copy.play("--tags", "release").code == 0
-    assert copy.out.exists()
+    assert (copy.out / "demo.mp4").exists()
 
 
 def test_a_role_taken_alone_works(copy: Site, tmp_path: Path) -> None:
@@ -283,7 +284,9 @@ def test_a_role_taken_alone_works(copy: Site, tmp_path: Path) -> None:
                         **copy.values,
                         "faceswap_run_job": "demo",
                         "faceswap_run_user": "",
+                        "faceswap_run_engine": "builtin",
                         "faceswap_run_engine_file": copy.values["faceswap_engine_file"],
+                        "faceswap_run_trainer": "lightweight",
                         "faceswap_run_source_a": str(ROOT / "demo" / "clipA.mp4"),
                         "faceswap_run_source_b": str(ROOT / "demo" / "clipB.mp4"),
                         "ansible_python_interpreter": "/usr/bin/python3",

@@ -48,7 +48,7 @@ def test_an_entry_point_specifies_each_variable_that_it_uses(role: str) -> None:
         while todo:
             text = todo.pop()
             for other in specs["main"]["options"]:
-                if f"{other}" in text.replace("__" + role, ""):
+                if re.search(rf"\b{other}\b", text):  # not in a longer or a private name
                     used.add(other)
             for name, value in private.items():
                 if name in text and name not in used:

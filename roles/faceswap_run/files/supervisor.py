@@ -289,6 +289,7 @@ class Stage:
             "complete": False,
             "engine": {
                 "name": engine.get("name", "unknown"),
+                "version": engine.get("version"),
                 "digest": hashlib.sha256(json.dumps(wanted["engine"], sort_keys=True).encode()).hexdigest(),
             },
         }

@@ -4,6 +4,9 @@
 burns a visible label into every converted frame, encodes once, and keeps the source's frame count, time
 stamps, size, rotation, colour tags and sound. It writes NAME.mp4, report.html and log.txt.
 
+With `--part 45-90` the result is that part of the source, with the sound of just that time; with `--scale 50` the
+frames have that size in per cent.
+
 Nothing appears under a final name before all three files are complete and the video was read back and
 compared with its source. The video is renamed into place last, so that there is never a released video
 without its report and log; a run that is killed leaves at most hidden `.part` files, which the next one
@@ -20,12 +23,11 @@ import os
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise, takewhile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +35,32 @@ import av
 import av.error
 import numpy as np
 import report
+from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from sources import (
+    SWSCALE_MATRIX,
+    JobError,
+    Source,
+    exact,
+    image_files,
+    image_size,
+    part_of,
+    picture_stream,
+    read_source,
+    scaled,
+    spans,
+)
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 Bytes = NDArray[np.uint8]
-
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 STRIP = 8  # before/after pairs in the report
 
@@ -62,220 +74,54 @@ BOX_OPACITY = 168  # of 255: white text keeps a contrast of 7:1 even on a white 
 COPIED_CODECS = {"aac", "ac3", "alac", "eac3", "mp3"}  # what common players play from an mp4
 AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}  # Hz
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+LEAD = 1  # s; a decoder is fed from so long before a part's sound
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 # swscale's default path darkens 4:2:0 by about one level of 255
 ROUNDING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-# swscale's name for each YUV matrix of ISO/IEC 23091-2; what is not said is taken for BT.601, as at decoding
-SWSCALE_MATRIX = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-NOT_SAID = 2
 
 log = logging.getLogger("release")
 
 
-class ReleaseError(Exception):
-    """One sentence that names the cause and the remedy."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a released video must keep of its source.
-
-    `width` and `height` are px as stored, before the display matrix turns them. `pts` and `durations` are
-    in units of `time_base` seconds, one per frame; `start` (seconds) was taken off them, see `read_video`.
-    `matrix` holds FFmpeg's nine display matrix integers. `colour` is the range, primaries, transfer and
-    matrix as the code points of ISO/IEC 23091-2 (range: 1 limited, 2 full, 0 not said).
-    """
-
-    path: Path
-    frame_names: list[str]
-    width: int
-    height: int
-    time_base: Fraction
-    pts: list[int]
-    durations: list[int]
-    rate: Fraction
-    start: Fraction = Fraction(0)
-    pixel_aspect: Fraction = Fraction(1)
-    matrix: tuple[int, ...] | None = None
-    colour: tuple[int, int, int, int] = (0, 2, 2, 2)
-    sound_tracks: int = 0
-
-    @property
-    def constant_rate(self) -> bool:
-        """Whether all frames are shown equally long, but for the rounding of time stamps."""
-        return max(self.durations) - min(self.durations) <= 1
-
-    @property
-    def seconds(self) -> float:
-        """From the first frame's start to the last one's end."""
-        return float((self.pts[-1] + self.durations[-1] - self.pts[0]) * self.time_base)
-
-
-def read_source(path: Path, shown: str, rate: Fraction | None) -> Source:
-    """Read a video or a folder of images; `shown` is how messages name it."""
-    if path.is_dir():
-        return read_images(path, shown, Fraction(25) if rate is None else rate)
-    if not path.is_file():
-        raise ReleaseError(f"The source {shown} does not exist: put it back, or name another with --source.")
-    try:
-        return read_video(path, shown)
-    except av.error.FFmpegError as error:
-        raise ReleaseError(
-            f"The source {shown} cannot be read as a video ({error.strerror}): use a video that plays."
-        ) from None
-
-
-def read_images(path: Path, shown: str, rate: Fraction) -> Source:
-    """A source which is a folder of images: one frame each, by name, at a constant rate (frames/s)."""
-    images = image_files(path)
-    if not images:
-        raise ReleaseError(f"The source folder {shown} holds no images: put the source's frames there.")
-    names = [f"{image.stem}.png" for image in images]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ReleaseError(
-            f"Two images in {shown} share the name {Path(twice[0]).stem}: rename one and convert again."
-        )
-    width, height = image_size(images[0], shown)
-    count = len(images)
-    return Source(path, names, width, height, 1 / rate, list(range(count)), [1] * count, rate)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder by name; hidden files, such as half-written ones, are passed over."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-
-
-def read_video(path: Path, shown: str) -> Source:
-    """Decode a video once and note what must be kept: decoding alone tells which frames there really are.
-
-    Where every stream starts late (MPEG-TS starts at 1.4 s), the earliest start is taken off all of them,
-    as FFmpeg does, so that sound and picture keep their distance and the result does not begin with a gap.
-    """
-    pts: list[int | None] = []
-    durations: list[int] = []
-    with av.open(str(path)) as container:
-        stream = picture_stream(container, shown)
-        stream.thread_type = "AUTO"
-        first: VideoFrame | None = None
-        time_base = exact(stream.time_base)
-        for frame in container.decode(stream):
-            first = first or frame
-            pts.append(frame.pts)
-            durations.append(frame.duration)
-        if first is None:
-            raise ReleaseError(f"The source {shown} has no frame that can be decoded: use a video that plays.")
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        known = [p for p in pts if p is not None]
-        if len(known) < len(pts) or any(b <= a for a, b in pairwise(known)):
-            log.warning("The source's time stamps are missing or not in order: a constant %s frames/s is used.", rate)
-            time_base = 1 / rate
-            known = list(range(len(pts)))
-            durations = [1] * len(pts)
-        # Containers may leave out how long a frame is shown: then it is until the next one.
-        gaps = [b - a for a, b in pairwise(known)]
-        gaps.append(durations[-1] or (gaps[-1] if gaps else max(1, round(1 / rate / time_base))))
-        starts = [known[0] * time_base]
-        starts += [(s.start_time or 0) * exact(s.time_base) for s in container.streams.audio]
-        start = max(Fraction(0), min(starts))
-        display: Any = first.side_data.get("DISPLAYMATRIX")
-        return Source(
-            path=path,
-            frame_names=[f"{path.stem}_{n:06d}.png" for n in range(1, len(pts) + 1)],
-            width=first.width,
-            height=first.height,
-            time_base=time_base,
-            pts=[p - round(start / time_base) for p in known],
-            durations=gaps,
-            rate=rate,
-            start=start,
-            pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
-            matrix=None if display is None else tuple(int(n) for n in np.frombuffer(display, np.int32)),
-            colour=(
-                first.color_range,
-                first.color_primaries,
-                first.color_trc,
-                # RGB video, and matrices that swscale lacks, go out as BT.601 with nothing said.
-                first.colorspace if first.colorspace in SWSCALE_MATRIX else NOT_SAID,
-            ),
-            sound_tracks=len(container.streams.audio),
-        )
-
-
-def exact(value: Fraction | None) -> Fraction:
-    """A time base, which PyAV calls optional although every stream and frame that was read has one."""
-    assert value is not None
-    return value
-
-
-def picture_stream(container: InputContainer, shown: str) -> VideoStream:
-    """The first video stream that is no cover picture."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    raise ReleaseError(f"The source {shown} has no video stream: use a video, not a sound file.")
-
-
-def image_size(path: Path, shown: str) -> tuple[int, int]:
-    """Width and height in px from an image's header, as its EXIF orientation has it displayed."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return image.size[::-1] if turned else image.size
-    except OSError:
-        raise ReleaseError(
-            f"{shown}/{path.name} cannot be read as an image: delete it and run the convert stage again."
-        ) from None
-
-
-def match_frames(source: Source, folder: Path, shown: str) -> Source:
+def match_frames(source: Source, folder: Path, shown: str, percent: int) -> Source:
     """Check that the quarantine holds exactly one frame of the right size for each frame of the source.
 
-    Returns the source as the frames have it: a reader that honours the display matrix hands the engine
-    upright pictures, and then there is nothing left to turn at display.
+    Returns the source as its result will be. A reader that honours the display matrix hands the engine upright
+    pictures, and then there is nothing left to turn at display. Frames that were scaled lose the last column or row
+    where that makes a size even, which is what most players want.
     """
     if not folder.is_dir():
-        raise ReleaseError(f"There is no folder {shown}: run the convert stage first.")
+        raise JobError(f"There is no folder {shown}: run the convert stage first.")
     present = {p.name for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".")}
     wanted = source.frame_names
-    missing = [n for n, name in enumerate(wanted, 1) if name not in present]
+    missing = [n for n, name in enumerate(wanted, source.first) if name not in present]
     if missing:
-        raise ReleaseError(
+        raise JobError(
             f"{shown} lacks {len(missing)} of {len(wanted)} frames (number {spans(missing)}): "
             "run the convert stage again."
         )
     surplus = sorted(present - set(wanted))
     if surplus:
-        raise ReleaseError(
+        raise JobError(
             f"{shown} holds {len(surplus)} frames that the source does not have ({surplus[0]} is the first): "
             "empty it and run the convert stage again."
         )
     sizes = [image_size(folder / name, shown) for name in wanted]
-    size = (source.width, source.height)
-    if source.matrix and swaps_axes(source.matrix) and sizes[0] == size[::-1]:
-        size = sizes[0]
-        source = replace(source, width=size[0], height=size[1], pixel_aspect=1 / source.pixel_aspect, matrix=None)
+    size = scaled((source.width, source.height), percent)
+    upright = scaled((source.height, source.width), percent)
+    result = source
+    if source.matrix and swaps_axes(source.matrix) and sizes[0] == upright != size:
+        size = upright
+        result = replace(source, pixel_aspect=1 / source.pixel_aspect, matrix=None)
     for name, found in zip(wanted, sizes, strict=True):
         if found != size:
-            raise ReleaseError(
-                f"{shown}/{name} has {found[0]}x{found[1]} px where the source has {size[0]}x{size[1]}: "
-                "empty the folder and run the convert stage again with the same source."
+            raise JobError(
+                f"{shown}/{name} has {found[0]}x{found[1]} px where {size[0]}x{size[1]} are expected of the source: "
+                "empty the folder and run the convert stage again with the same source and scale."
             )
-    return source
-
-
-def spans(numbers: Sequence[int], limit: int = 5) -> str:
-    """Sorted numbers as text, runs drawn together: `3, 7-9`; the rest after `limit` runs as `...`."""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    texts = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:limit]]
-    return ", ".join(texts + ["..."] * (len(runs) > limit))
+    width, height = size if percent == 100 else (max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2))
+    return replace(result, width=width, height=height)
 
 
 def swaps_axes(matrix: Sequence[int]) -> bool:
@@ -312,14 +158,14 @@ def checked_label(text: str) -> str:
     """The label with its white space drawn together; what cannot be shown is refused."""
     text = " ".join(text.split())
     if not text:
-        raise ReleaseError("The label is empty: give --label a short text such as 'AI-manipulated'.")
+        raise JobError("The label is empty: give --label a short text such as 'AI-manipulated'.")
     if len(text) > LABEL_LIMIT:
-        raise ReleaseError(f"The label has {len(text)} characters: shorten it to at most {LABEL_LIMIT}.")
+        raise JobError(f"The label has {len(text)} characters: shorten it to at most {LABEL_LIMIT}.")
     font = label_font(TEXT_PREFERRED)
     blank = bytes(font.getmask("\uffff"))  # no font has this one: it gives the sign for a missing letter
     lacking = sorted({c for c in text if not c.isprintable() or (c != " " and bytes(font.getmask(c)) == blank)})
     if lacking:
-        raise ReleaseError(
+        raise JobError(
             f"The label has characters that the built-in font lacks ({' '.join(map(ascii, lacking))}): "
             "write it in plain Latin letters."
         )
@@ -373,7 +219,7 @@ def draw_label(text: str, width: int, height: int) -> Bytes:
                 where = (margin + padding, margin + padding + n * line_height)
                 draw.text(where, line, font=font, fill=(255, 255, 255, 255))
             return np.asarray(picture)
-    raise ReleaseError(f"The label does not fit legibly into frames of {width}x{height} px: shorten it.")
+    raise JobError(f"The label does not fit legibly into frames of {width}x{height} px: shorten it.")
 
 
 class Label:
@@ -400,13 +246,13 @@ class Sound:
 
     def __init__(self, source: Source, shown: str, container: InputContainer | None, out: OutputContainer) -> None:
         self.notes: list[str] = []
-        self._start = source.start
+        self._start, self._end = source.start, source.end
         self._tracks: dict[int, tuple[AudioStream, AudioStream, AudioResampler | None]] = {}
         for number, stream in enumerate(container.streams.audio if container else (), 1):
             if stream.codec_context is None:
-                raise ReleaseError(f"Sound track {number} of {shown} has an unknown codec: convert it to AAC first.")
+                raise JobError(f"Sound track {number} of {shown} has an unknown codec: convert it to AAC first.")
             codec = stream.codec_context.codec.canonical_name
-            if codec in COPIED_CODECS:
+            if codec in COPIED_CODECS and self._end is None:
                 target = out.add_stream_from_template(stream)
                 self._tracks[stream.index] = (stream, target, None)
                 self.notes.append(f"{codec} copied")
@@ -418,7 +264,8 @@ class Sound:
                 # async: fills holes in the track with silence, which the encoder would otherwise close up.
                 resampler = AudioResampler("fltp", layout, rate, frame_size=1024, options={"async": "1"})
                 self._tracks[stream.index] = (stream, target, resampler)
-                self.notes.append(f"{codec} transcoded to AAC, as an mp4 does not take it everywhere")
+                why = "as an mp4 does not take it everywhere" if self._end is None else "cut to the part's length"
+                self.notes.append(f"{codec} transcoded to AAC, {why}")
             target.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
             target.disposition = stream.disposition
         self._waiting = self._packets(container)
@@ -440,10 +287,14 @@ class Sound:
                 packet.stream = target
                 yield when, [packet]
                 continue
+            if packet.dts is not None and self._end is not None and not -LEAD <= when <= self._end + LEAD:
+                continue
             frames = stream.decode(packet)
             for frame in frames:
                 if frame.pts is not None:
                     frame.pts -= round(self._start / exact(frame.time_base))
+            if self._end is not None:
+                frames = [piece for frame in frames if (piece := cut(frame, self._end))]
             ready = [r for frame in frames for r in resampler.resample(frame)]
             if packet.dts is None:
                 ready += resampler.resample(None)
@@ -455,6 +306,21 @@ class Sound:
         while self._next is not None and (until is None or self._next[0] <= until):
             out.mux(self._next[1])
             self._next = next(self._waiting, None)
+
+
+def cut(frame: AudioFrame, end: Fraction) -> AudioFrame | None:
+    """The samples of a sound frame from time 0 to `end` (s); None: it has none of these."""
+    if frame.pts is None:
+        return None
+    at = round(frame.pts * exact(frame.time_base) * frame.rate)  # samples; the frame may begin before time 0
+    first, last = max(0, -at), min(frame.samples, math.ceil(end * frame.rate) - at)
+    if first >= last:
+        return None
+    width = 1 if frame.format.is_planar else len(frame.layout.channels)  # packed: the channels' samples alternate
+    samples: NDArray[Any] = np.ascontiguousarray(frame.to_ndarray()[:, first * width : last * width])
+    piece = AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name)
+    piece.sample_rate, piece.time_base, piece.pts = frame.rate, Fraction(1, frame.rate), at + first
+    return piece
 
 
 def encode(source: Source, shown: str, frames: Path, label: str, title: str, target: Path) -> list[str]:
@@ -498,7 +364,7 @@ def encode(source: Source, shown: str, frames: Path, label: str, title: str, tar
         steps = zip(source.frame_names, source.pts, source.durations, strict=True)
         total = len(source.frame_names)
         for name, pts, duration in tqdm(steps, "Releasing", total, ascii=True, mininterval=0.5, ncols=80):
-            picture = read_frame(frames / name)
+            picture = np.ascontiguousarray(read_frame(frames / name)[: source.height, : source.width])
             burnt.burn(picture)
             frame = to_yuv(picture, stream.pix_fmt, source.colour)
             frame.pts, frame.duration, frame.time_base = pts, duration, source.time_base
@@ -515,7 +381,7 @@ def read_frame(path: Path) -> Bytes:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a damaged file
-        raise ReleaseError(
+        raise JobError(
             f"{path.parent.name}/{path.name} cannot be read ({error}): delete it and run convert again."
         ) from None
 
@@ -538,7 +404,7 @@ def verify(source: Source, path: Path, numbers: Sequence[int]) -> dict[int, Imag
     Returns the frames with these numbers (from 0) as displayed.
 
     Raises:
-        ReleaseError: says what differs.
+        JobError: says what differs.
     """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -565,14 +431,15 @@ def verify(source: Source, path: Path, numbers: Sequence[int]) -> dict[int, Imag
     elif tracks != source.sound_tracks:
         differs = f"has {tracks} sound tracks instead of {source.sound_tracks}"
     if differs:
-        raise ReleaseError(f"The encoded video {differs}, so nothing was released: run it again.")
+        raise JobError(f"The encoded video {differs}, so nothing was released: run it again.")
     return sample
 
 
 def source_pictures(source: Source, numbers: Sequence[int]) -> dict[int, Image.Image]:
-    """The source's frames with these numbers (from 0) as displayed."""
+    """The source's frames with these numbers (ascending from 0, counted within its part) as displayed."""
+    skipped = source.first - 1
     if source.path.is_dir():
-        files = image_files(source.path)
+        files = image_files(source.path)[skipped:]
         sample = {}
         for number in numbers:
             with Image.open(files[number]) as image:
@@ -581,8 +448,8 @@ def source_pictures(source: Source, numbers: Sequence[int]) -> dict[int, Image.I
     with av.open(str(source.path)) as container:
         stream = picture_stream(container, source.path.name)
         stream.thread_type = "AUTO"
-        wanted = takewhile(lambda step: step[0] <= numbers[-1], enumerate(container.decode(stream)))
-        return {n: displayed(f, source) for n, f in wanted if n in numbers}
+        frames = islice(container.decode(stream), skipped, skipped + numbers[-1] + 1)
+        return {n: displayed(f, source) for n, f in enumerate(frames) if n in numbers}
 
 
 def displayed(frame: VideoFrame, source: Source) -> Image.Image:
@@ -591,8 +458,22 @@ def displayed(frame: VideoFrame, source: Source) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(to_display(picture, source.matrix)))
     if source.pixel_aspect == 1:
         return image
-    stretched = source.pixel_aspect if image.width == source.width else 1 / source.pixel_aspect
+    turned = source.matrix is not None and swaps_axes(source.matrix)
+    stretched = 1 / source.pixel_aspect if turned else source.pixel_aspect
     return image.resize((round(image.width * stretched), image.height))
+
+
+def labelled_preview(path: Path, label: str) -> Image.Image | None:
+    """The training's preview, which shows swapped faces, with the label burnt in; None: there is none."""
+    picture = report.read_picture(path)
+    if picture is None:
+        return None
+    try:
+        overlay = Image.fromarray(draw_label(label, *picture.size), "RGBA")
+    except JobError:  # too small for a label, and so for the page
+        return None
+    picture.paste(overlay, mask=overlay)
+    return picture
 
 
 def sync(path: Path) -> None:
@@ -605,31 +486,43 @@ def sync(path: Path) -> None:
 
 
 def release(
-    job: Path, name: str, source_path: Path, frames: Path, output: Path, label: str, rate: Fraction | None
+    job: Path,
+    name: str,
+    source_path: Path,
+    frames: Path,
+    output: Path,
+    label: str,
+    rate: Fraction | None = None,
+    part: str = "",
+    percent: int = 100,
 ) -> None:
     """Do it all; the paths are relative to the job folder or absolute.
 
+    `rate` is in frames/s, for a folder of images; `part` a range of frames such as `45-90`, or all; `percent` the
+    size to which the frames were scaled.
+
     Raises:
-        ReleaseError: what stops the release, before anything has a final name.
+        JobError: what stops the release, before anything has a final name.
     """
     if not name or name.startswith(".") or "/" in name or not name.isprintable() or len(name.encode()) > 200:
-        raise ReleaseError(
+        raise JobError(
             f"The job name {name!r} cannot name a file: use up to 200 letters, digits, '-' or '_' with --job."
         )
     started = time.time()
     label = checked_label(label)
-    source = match_frames(read_source(job / source_path, str(source_path), rate), job / frames, str(frames))
+    source = part_of(read_source(job / source_path, str(source_path), rate), part, str(source_path))
+    kept = match_frames(source, job / frames, str(frames), percent)
     folder = job / output
     folder.mkdir(parents=True, exist_ok=True)
-    log.info("Releasing %d frames of %s with the label '%s'.", len(source.pts), source_path, label)
+    log.info("Releasing %d frames of %s with the label '%s'.", len(kept.pts), source_path, label)
 
     finals = [folder / "log.txt", folder / "report.html", folder / f"{name}.mp4"]
     parts = [final.with_name(f".{final.name}.part") for final in finals]
     try:
-        notes = encode(source, str(source_path), job / frames, label, name, parts[2])
-        count = min(STRIP, len(source.pts))
-        numbers = [(2 * n + 1) * len(source.pts) // (2 * count) for n in range(count)]
-        after = verify(source, parts[2], numbers)
+        notes = encode(kept, str(source_path), job / frames, label, name, parts[2])
+        count = min(STRIP, len(kept.pts))
+        numbers = [(2 * n + 1) * len(kept.pts) // (2 * count) for n in range(count)]
+        after = verify(kept, parts[2], numbers)
         before = source_pictures(source, numbers)
         for note in notes:
             log.info("Sound: %s.", note)
@@ -642,27 +535,31 @@ def release(
                     video_name=finals[2].name,
                     source=job / source_path,
                     label=label,
-                    frames=len(source.pts),
-                    size=(source.width, source.height),
-                    rate=source.rate,
-                    constant_rate=source.constant_rate,
-                    seconds=source.seconds,
+                    frames=len(kept.pts),
+                    first=kept.first,
+                    of=kept.of,
+                    percent=percent,
+                    size=(kept.width, kept.height),
+                    rate=kept.rate,
+                    constant_rate=kept.constant_rate,
+                    seconds=kept.seconds,
                     sound=notes,
                     started=started,
-                    pairs=[(n + 1, before[n], after[n]) for n in numbers],
+                    pairs=[(n + kept.first, before[n], after[n]) for n in numbers],
+                    preview=labelled_preview(job / "stages" / "train" / "training_preview.png", label),
                 )
             ),
             encoding="utf-8",
         )
         parts[0].write_text(report.joined_logs(job), encoding="utf-8")
-        for part in parts:
-            sync(part)
-        for part, final in zip(parts, finals, strict=True):
-            part.replace(final)
+        for path in parts:
+            sync(path)
+        for path, final in zip(parts, finals, strict=True):
+            path.replace(final)
         sync(folder)
     finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        for path in parts:
+            path.unlink(missing_ok=True)
     log.info("Released %s.", output / finals[2].name)
 
 
@@ -689,6 +586,8 @@ def main() -> int:
     parser.add_argument(
         "--fps", type=frame_rate, help="frames/s of a folder of images (default: 25); a video has its own"
     )
+    parser.add_argument("--part", default="", metavar="FIRST-LAST", help="only these frames, counted from 1")
+    parser.add_argument("--scale", type=int, default=100, metavar="PERCENT", help="size of the frames (100)")
     args = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO,
@@ -697,8 +596,18 @@ def main() -> int:
         stream=sys.stdout,
     )
     try:
-        release(args.job_folder.resolve(), args.job, args.source, args.frames, args.output, args.label, args.fps)
-    except ReleaseError as error:
+        release(
+            args.job_folder.resolve(),
+            args.job,
+            args.source,
+            args.frames,
+            args.output,
+            args.label,
+            args.fps,
+            args.part,
+            args.scale,
+        )
+    except JobError as error:
         log.error("%s", error)
     except KeyboardInterrupt:
         log.error("The release was interrupted, nothing was released: run it again.")

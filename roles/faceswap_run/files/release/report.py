@@ -43,9 +43,11 @@ Pair = tuple[int, Image.Image, Image.Image]  # frame number from 1, source, rele
 class Result:
     """What the release step knows of its result.
 
-    `video` is where the encoded file lies now, `video_name` how it will be called beside the page. `size`
-    is width and height in px as stored, `rate` in frames/s, `seconds` its length, `sound` one note per
-    track, `started` the release's start (epoch s). `pairs` are frames of the source and of the video.
+    `video` is where the encoded file lies now, `video_name` how it will be called beside the page. `first` is the
+    number of the first frame in the source, `of` how many frames that has where the video is a part of it, else 0.
+    `percent` is the video's scale, `size` its width and height in px as stored, `rate` in frames/s, `seconds` its
+    length, `sound` one note per track, `started` the release's start (epoch s). `pairs` are frames of the source and
+    of the video, `preview` is the training's last preview with the label in it.
     """
 
     job: Path
@@ -55,6 +57,9 @@ class Result:
     source: Path
     label: str
     frames: int
+    first: int
+    of: int
+    percent: int
     size: tuple[int, int]
     rate: Fraction
     constant_rate: bool
@@ -62,6 +67,12 @@ class Result:
     sound: Sequence[str]
     started: float
     pairs: Sequence[Pair]
+    preview: Image.Image | None
+
+    @property
+    def span(self) -> str:
+        """Which frames of the source these are, as HTML; empty: all."""
+        return f"Frames {self.first}&ndash;{self.first + self.frames - 1} of {self.of}" if self.of else ""
 
 
 def joined_logs(job: Path) -> str:
@@ -76,7 +87,7 @@ def joined_logs(job: Path) -> str:
 
 def render(result: Result) -> str:
     """The page as HTML."""
-    states = {stage: read_state(result.job / "stages" / stage / "state.json") for stage in STAGES}
+    states = {stage: read_object(result.job / "stages" / stage / "state.json") for stage in STAGES}
     losses = read_losses(result.job / "stages" / "train" / "losses.csv")
     policy = (
         f"default-src 'none'; img-src data:; media-src 'self' file:; style-src 'sha256-{digest64(STYLE)}'; "
@@ -84,6 +95,11 @@ def render(result: Result) -> str:
     )
     rate = f"{float(result.rate):g} frames/s" + ("" if result.constant_rate else " on average (variable)")
     size = f"{result.size[0]} &times; {result.size[1]} px"
+    size += f", {result.percent} % of the source" if result.percent != 100 else ""
+    whose = (
+        f"those of {result.span[0].lower() + result.span[1:]} of the source" if result.span else "the source&rsquo;s"
+    )
+    part = f"<div><dt>Part</dt><dd>{result.span}</dd></div>\n" if result.span else ""
     sound = "; ".join(result.sound) or "none in the source"
     title = text(result.name)
     link = text(quote(result.video_name))
@@ -104,11 +120,11 @@ def render(result: Result) -> str:
 <p class="kicker">Face swap report</p>
 <h1>{title}</h1>
 <p class="verdict"><strong>Released.</strong> All {result.frames} frames carry the label, and the encoded file
-was read back: frame count, time stamps, size and sound tracks are the source&rsquo;s.</p>
+was read back: frame count, time stamps{", size" if result.percent == 100 else ""} and sound tracks are {whose}.</p>
 <dl class="key">
 <div><dt>Length</dt><dd>{result.seconds:.2f} s</dd></div>
 <div><dt>Frames</dt><dd>{result.frames}</dd></div>
-<div><dt>Rate</dt><dd>{text(rate)}</dd></div>
+{part}<div><dt>Rate</dt><dd>{text(rate)}</dd></div>
 <div><dt>Size</dt><dd>{size}</dd></div>
 <div><dt>Sound</dt><dd>{text(sound)}</dd></div>
 </dl>
@@ -125,8 +141,11 @@ This browser does not play it: open <a href="{link}">{text(result.video_name)}</
 <a href="{link}">{text(result.video_name)}</a></p></section>
 <section aria-labelledby="strip"><h2 id="strip">Before and after</h2>
 {strip(result.pairs)}</section>
+<section aria-labelledby="faces"><h2 id="faces">Faces</h2>
+{faces(result.job)}</section>
 <section aria-labelledby="loss"><h2 id="loss">Training</h2>
-{curve(losses)}</section>
+{curve(losses)}
+{training_preview(result.preview)}</section>
 <section aria-labelledby="stages"><h2 id="stages">Stages</h2>
 {stages_table(states, result.started)}</section>
 <section aria-labelledby="settings"><h2 id="settings">Settings</h2>
@@ -153,13 +172,13 @@ def digest64(content: str) -> str:
     return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """A stage's state.json, or {} where there is none that can be read."""
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, or {} where there is none that can be read."""
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return state if isinstance(state, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_losses(path: Path) -> list[Row]:
@@ -186,6 +205,66 @@ def table(head: Sequence[str], rows: Sequence[tuple[str, str]]) -> str:
         f'<tr><th scope="row">{text(name)}</th><td class="value">{text(value)}</td></tr>' for name, value in rows
     )
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+FOUND = {
+    "looked_at": "Frames looked at",
+    "with_face": "with a face",
+    "with_several": "with several faces",
+    "faces": "Faces",
+    "size_median": "Their size in the frame, median (px)",
+    "size_least": "smallest (px)",
+    "size_most": "largest (px)",
+    "small": "too small",
+    "blurred": "blurred",
+    "persons": "Persons told apart",
+}
+
+
+def faces(job: Path) -> str:
+    """What the extract stages found: numbers and warnings of both sides, and their contact sheets."""
+    sides = {side: read_object(job / "faces" / side / "report.json") for side in ("a", "b")}
+    if not any(sides.values()):
+        return '<p class="small">There is no record of the faces.</p>'
+    rows = []
+    for key, name in FOUND.items():
+        values = [found.get(key) for found in sides.values()]
+        if any(value is not None for value in values):
+            cells = "".join(f'<td class="number">{"&ndash;" if v is None else text(v)}</td>' for v in values)
+            rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    parts = [
+        '<table class="faces"><thead><tr><th scope="col">Found</th><th scope="col" class="number">A</th>'
+        f'<th scope="col" class="number">B</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    ]
+    for side, found in sides.items():
+        said = found.get("warnings")
+        parts += [f'<p class="small">{side.upper()}: {text(w)}</p>' for w in (said if isinstance(said, list) else [])]
+        sheet = read_picture(job / "faces" / side / "sheet.jpg")
+        if sheet:
+            parts.append(
+                f'<figure class="sheet"><img src="{inline(sheet, 1280)}" alt="Some of the faces of {side.upper()}">'
+                f"<figcaption>Some of the faces of {side.upper()}, as extracted from the source</figcaption></figure>"
+            )
+    return "\n".join(parts)
+
+
+def read_picture(path: Path) -> Image.Image | None:
+    """A picture as RGB, or None where there is none that can be read."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def training_preview(preview: Image.Image | None) -> str:
+    """The training's last preview, or nothing."""
+    if preview is None:
+        return ""
+    return (
+        f'<figure class="sheet"><img src="{inline(preview, 1280)}" alt="Preview of the training">'
+        "<figcaption>The training&rsquo;s last preview, which carries the label</figcaption></figure>"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -405,6 +484,9 @@ video { display: block; width: auto; max-width: 100%; height: auto; max-height: 
 figure { margin: 0; }
 .strip img { display: block; width: 100%; height: auto; }
 .strip img + img { margin-top: 2px; }
+.sheet { margin: 1rem 0; }
+.sheet img { display: block; width: auto; max-width: 100%; height: auto; }
+.faces { width: auto; min-width: 28rem; }
 figcaption { color: var(--soft); font-size: .85rem; margin-top: .25rem; font-variant-numeric: tabular-nums; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; margin: 0 0 .5rem; padding: 0;
   font-size: .9rem; }
@@ -423,7 +505,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem 1rem .4rem 0;
   border-bottom: 1px solid var(--rule); }
 .stages { width: auto; min-width: 28rem; }
 .stages th { white-space: nowrap; }
-table:not(.stages) th:first-child { width: 12rem; }
+table:not(.stages, .faces) th:first-child { width: 12rem; }
 thead th { color: var(--soft); font-size: .85rem; font-weight: 400; }
 tbody th, tfoot th { font-weight: 600; }
 tfoot td, tfoot th { border-bottom: 0; }
@@ -433,10 +515,10 @@ footer { margin-top: 3rem; }
 @media (max-width: 36rem) {
   h1 { font-size: 1.6rem; }
   .strip { grid-template-columns: repeat(2, 1fr); }
-  .stages { min-width: 100%; }
-  table:not(.stages) :is(tr, th:first-child, td) { display: block; width: auto; padding-right: 0; }
-  table:not(.stages) thead { display: none; }
-  table:not(.stages) tbody th { border-bottom: 0; padding-bottom: 0; }
+  .stages, .faces { min-width: 100%; }
+  table:not(.stages, .faces) :is(tr, th:first-child, td) { display: block; width: auto; padding-right: 0; }
+  table:not(.stages, .faces) thead { display: none; }
+  table:not(.stages, .faces) tbody th { border-bottom: 0; padding-bottom: 0; }
 }
 @media print { video { display: none; } figure { break-inside: avoid; } }
 """
