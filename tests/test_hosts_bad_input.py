@@ -159,7 +159,7 @@ def test_an_installation_that_was_killed_is_mended_by_the_next_run(site: Site) -
     site.on_host(f"test -e {ENGINE}/venv && ! test -e {ENGINE}/venv/lock.json && ! test -e {ENGINE}/engine.json")
     again = site.play()
     assert again.code == 0, again.output
-    assert "usage" in site.on_host(f"{ENGINE}/venv/bin/python {ENGINE}/builtin/faceswap.py --help")
+    assert "usage" in site.on_host(f"{ENGINE}/venv/bin/python {ENGINE}/builtin-*/faceswap.py --help")
     site.on_host(f"{ENGINE}/venv/bin/python {ENGINE}/try_engine.py {ENGINE}/engine.json")
     site.mended()
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.faceswap.ops.plugins.filter.content_mark import content_mark
 
 ROOT = Path(__file__).parent.parent
 ROLE = ROOT / "roles" / "faceswap_install"
@@ -42,7 +44,10 @@ def role_value(name: str, **values: Any) -> Any:
     """One of the role's private variables, as Ansible sees it."""
     loaded = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
     variables = {key: trusted(value) for key, value in loaded.items()} | values
-    return Templar(loader=DataLoader(), variables=variables).template(trusted(loaded[name]))
+    templar = Templar(loader=DataLoader(), variables=variables)
+    # Python has imported the collection, so Ansible cannot.
+    templar._engine.environment.filters["faceswap.ops.content_mark"] = content_mark
+    return templar.template(trusted(loaded[name]))
 
 
 def trusted(value: Any) -> Any:
@@ -51,6 +56,32 @@ def trusted(value: Any) -> Any:
     if isinstance(value, list):
         return [trusted(inner) for inner in value]
     return trust_as_template(value) if isinstance(value, str) else value
+
+
+NO_DRIVER = {"faceswap_install_driver_version": ""}
+
+
+@pytest.mark.parametrize(
+    ("driver", "build"),
+    [("535.183.01", "cuda12"), ("579.99", "cuda12"), ("580.65.06", "cuda13"), ("1000.1", "cuda13"), ("", "cuda13")],
+)
+def test_cuda_13_needs_a_driver_that_knows_it(driver: str, build: str) -> None:
+    gpu = {"faceswap_install_compute_capability": "8.6", "faceswap_install_driver_version": driver}
+    assert role_value("__faceswap_install_target_name", **gpu, faceswap_install_target="") == build
+    told = objections(**gpu, faceswap_install_target="cuda13")
+    if build == "cuda13":
+        assert told == []
+    else:
+        start = (
+            f"faceswap_install_target is cuda13, which needs NVIDIA's driver 580 or later, and the host has {driver}"
+        )
+        assert told[0].startswith(start) and "update the driver, or leave the target empty" in told[0]
+    assert objections(**gpu) == []
+    # What only CUDA 13 knows cannot do without.
+    told = objections(**gpu | {"faceswap_install_compute_capability": "12.0"})
+    assert [sentence[:60] for sentence in told] == (
+        [] if build == "cuda13" else ["The GPU's compute capability 12.0 is too new for cuda12: hav"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +100,7 @@ def trusted(value: Any) -> Any:
     ],
 )
 def test_the_build_of_torch_follows_the_compute_capability(capability: str, build: str) -> None:
-    values = {"faceswap_install_compute_capability": capability, "faceswap_install_target": ""}
+    values = NO_DRIVER | {"faceswap_install_compute_capability": capability, "faceswap_install_target": ""}
     assert role_value("__faceswap_install_target_name", **values) == build
     values["faceswap_install_target"] = "cpu-vendor"  # who says what they want gets that
     assert role_value("__faceswap_install_target_name", **values) == "cpu-vendor"
@@ -110,11 +141,16 @@ def test_packages_that_are_installed_anew_are_tried_anew() -> None:
 
 
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+LISTS = {
+    "faceswap_install_locks": str(ROOT / "requirements"),
+    "faceswap_install_builtin_source": str(ROOT / "engine"),
+    "faceswap_install_builtin_lock": str(ROOT / "requirements" / "engine.txt"),
+}
 
 
 def described(made: str = "today", **values: Any) -> Any:
     """The description that would be written."""
-    given = DEFAULTS | {"faceswap_install_engine": "builtin", "faceswap_install_dir": "/engine"} | values
+    given = DEFAULTS | LISTS | {"faceswap_install_engine": "builtin", "faceswap_install_dir": "/engine"} | values
     return role_value(
         "__faceswap_install_description",
         **given,
@@ -150,9 +186,39 @@ def test_faceswap_is_described_for_the_device_that_it_shall_use(
     assert found["backend"] == environment["FACESWAP_BACKEND"] and found["version"] == COMMIT
     python, checkout = "/engine/venv/bin/python", "/engine/faceswap-0123456789ab"
     assert found["command"] == [python, "/engine/run_faceswap.py", checkout]
-    assert found["identity"] == [f"{checkout}/.commit", "/engine/upstream.txt", "/engine/torch.txt"]
-    assert found["detector"] == [python, "/engine/detector/faceswap.py"]
+    commit, packages, torch = found["identity"]
+    assert commit == f"{checkout}/.commit"
+    assert re.fullmatch("/engine/upstream-[0-9a-f]{12}.txt", packages)
+    assert re.fullmatch("/engine/torch-[0-9a-f]{12}.txt", torch)
+    assert found["detector"][0] == python
+    assert re.fullmatch("/engine/detector-[0-9a-f]{12}/faceswap.py", found["detector"][1])
     assert found["check_model"] == [python, "/engine/check_model.py"]
+
+
+@pytest.mark.parametrize("engine", ["builtin", "upstream"])
+def test_what_is_brought_never_takes_the_place_of_what_a_job_uses(tmp_path: Path, engine: str) -> None:
+    """An installation that is refused as a job runs has brought its lists and the engine's code before."""
+    place = {key: str(tmp_path / Path(path).name) for key, path in LISTS.items()}
+    shutil.copytree(LISTS["faceswap_install_locks"], place["faceswap_install_locks"])
+    shutil.copytree(LISTS["faceswap_install_builtin_source"], place["faceswap_install_builtin_source"])
+    shutil.copy(LISTS["faceswap_install_builtin_lock"], place["faceswap_install_builtin_lock"])
+    values = {"faceswap_install_engine": engine, "faceswap_install_commit": COMMIT, **place}
+    files = role_value(
+        "__faceswap_install_files",
+        **DEFAULTS | {"faceswap_install_dir": "/engine", "role_path": str(ROLE)} | values,
+        __faceswap_install_source={"path": "/source"},
+    )
+    before = described(**values)["identity"]
+    assert {file["dest"] for file in files} >= {path.removesuffix("/.commit") for path in before}
+    marked = [file for file in files if file["dest"] not in ("/engine", "/engine/faceswap-0123456789ab")]
+    assert len(marked) == {"builtin": 2, "upstream": 3}[engine]
+    for file in marked:
+        path = Path(file["src"])
+        path = path if path.is_file() else path / "faceswap.py"
+        path.write_text(path.read_text() + "# one more line\n")
+        after = described(**values)
+        assert file["dest"] not in after["identity"]
+        assert after["detector"][1:] != [f"{file['dest']}/faceswap.py"]
 
 
 def test_the_detector_may_be_left_out() -> None:
@@ -161,7 +227,7 @@ def test_the_detector_may_be_left_out() -> None:
 
 
 def objections(**values: Any) -> list[str]:
-    given = DEFAULTS | {"faceswap_install_engine": "upstream"} | values
+    given = DEFAULTS | {"faceswap_install_engine": "upstream", "__faceswap_install_host": {"nvidia_gpus": 0}} | values
     return [str(objection) for objection in role_value("__faceswap_install_objections", **given)]
 
 
@@ -179,6 +245,69 @@ def test_a_gpu_that_cuda_13_left_behind() -> None:
     assert told.startswith("faceswap_install_target is cuda13, and the GPU's compute capability 7.0 is below 7.5")
     for capability in ("7.5", "10.0", ""):
         assert objections(faceswap_install_target="cuda13", faceswap_install_compute_capability=capability) == []
+
+
+def test_a_gpu_that_nobody_says_is_not_passed_over() -> None:
+    there = {"__faceswap_install_host": {"nvidia_gpus": 1}}
+    [told] = objections(**there)
+    assert told.startswith("The host has an NVIDIA GPU, and its compute capability is not known here, so that ")
+    for more in (
+        {"faceswap_install_compute_capability": "8.6"},
+        {"faceswap_install_target": "cpu"},
+        {"faceswap_install_engine": "builtin"},
+    ):
+        assert objections(**there, **more) == []
+
+
+def test_what_is_no_compute_capability() -> None:
+    for capability in ("8", "sm_86", "8.6.1", "eight"):
+        [told] = objections(faceswap_install_compute_capability=capability)
+        assert told.startswith(f"faceswap_install_compute_capability is {capability}, which is no compute capability")
+    [told] = objections(faceswap_install_compute_capability="3.5")
+    assert told.startswith("The GPU's compute capability 3.5 is below 5.0, and no torch that Faceswap takes computes")
+    assert objections(faceswap_install_compute_capability="3.5", faceswap_install_target="cpu") == []
+    assert objections(faceswap_install_compute_capability="5.0") == []
+
+
+GPU = "faceswap_install_compute_capability"
+
+
+@pytest.mark.parametrize(
+    ("fact", "own", "extra", "found"),
+    [
+        ({"compute_capability": "8.6", "driver_version": "580.1"}, {}, {}, "8.6, 580.1"),
+        ({"compute_capability": "8.6", "driver_version": "580.1"}, {GPU: "7.0"}, {}, "8.6, 580.1"),
+        ({}, {GPU: "7.0", "faceswap_install_driver_version": "535.1"}, {}, "7.0, 535.1"),
+        ({}, {}, {}, ", "),
+        ({}, {GPU: "7.0"}, {GPU: "9.0"}, "9.0, "),
+    ],
+)
+def test_what_the_play_tells_the_role_of_the_gpu(
+    tmp_path: Path, fact: dict[str, str], own: dict[str, str], extra: dict[str, str], found: str
+) -> None:
+    """The play's own variables for the role, with a role that only says them."""
+    [play] = yaml.safe_load((ROOT / "playbooks" / "faceswap_install.yml").read_text())
+    told = "told <{{ faceswap_install_compute_capability }}, {{ faceswap_install_driver_version }}>"
+    (tmp_path / "roles" / "faceswap_install" / "tasks").mkdir(parents=True)
+    (tmp_path / "roles" / "faceswap_install" / "tasks" / "main.yml").write_text(
+        json.dumps([{"ansible.builtin.debug": {"msg": told}}])
+    )
+    facts = {"ansible_local": {"nvidia_cuda": fact} if fact else {}}
+    play["tasks"] = [{"ansible.builtin.set_fact": {"ansible_facts": facts}}, play["tasks"][-1]]
+    (tmp_path / "play.yml").write_text(json.dumps([play | {"hosts": "all"}]))
+    hosts = {"all": {"hosts": {"here": {"ansible_connection": "local", "ansible_facts": facts, **own}}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps(hosts))
+    words = ["-i", "hosts.yml", "-e", json.dumps(extra), "play.yml"]
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), *words],
+        cwd=tmp_path,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"told <{found}>" in done.stdout
 
 
 def test_weights_that_nobody_knows() -> None:
@@ -251,6 +380,7 @@ class Engine:
             "backend": "nvidia" if capability else "cpu",
             "modules": ["part"],
             "compute_capability": capability,
+            "torch_build": "cu130" if capability else "",
         }
         path = self.folder / "engine.json"
         path.write_text(json.dumps(description))
@@ -305,6 +435,15 @@ def test_a_gpu_that_is_not_used_is_a_failure_where_there_is_one(torch_engine: En
     assert code == 1 and "but it computes on the CPU: see that nvidia-smi works there" in error
     assert torch_engine.attempt("8.6")[0] == 1  # by the CPU's build of torch
     assert torch_engine.attempt("", BUILT_FOR="13.0")[0] == 0
+
+
+def test_a_device_on_which_torch_cannot_compute_is_one_sentence(torch_engine: Engine) -> None:
+    said = "CUDA error: no kernel image is available for execution on the device\\nCUDA kernel errors might ..."
+    (torch_engine.libraries / "torch.py").write_text(TORCH + f"    def cpu(self): raise RuntimeError('{said}')\n")
+    code, _, error = torch_engine.attempt("8.6", BUILT_FOR="13.0", GPU="1")
+    assert code == 1 and error.count("\n") == 1
+    assert error.startswith("torch does not compute (torch's build cu130): CUDA error: no kernel image is available")
+    assert "or choose another faceswap_install_target" in error
 
 
 @pytest.mark.parametrize("error", ["1", "nan"])
@@ -393,14 +532,14 @@ class TestCheckModel:
 
     def test_none(self, tmp_path: Path) -> None:
         code, told = self.check(tmp_path)
-        assert code == 1 and told.startswith(f"There is no model in {tmp_path}: train one first")
+        assert code == 65 and told.startswith(f"There is no model in {tmp_path}: train one first")
 
     @pytest.mark.parametrize("size", [0, 100, 9000])
     def test_half_of_one(self, model: Path, size: int) -> None:
         path = model / "lightweight.npz"
         path.write_bytes(path.read_bytes()[:size])
         code, told = self.check(model)
-        assert code == 1 and told.startswith(f"{path} cannot be loaded (") and "\n" not in told
+        assert code == 65 and told.startswith(f"{path} cannot be loaded (") and "\n" not in told
 
     def test_a_flipped_bit(self, model: Path) -> None:
         path = model / "lightweight.npz"
@@ -408,12 +547,12 @@ class TestCheckModel:
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
         code, told = self.check(model)
-        assert code == 1 and "CRC" in told
+        assert code == 65 and "CRC" in told
 
     def test_numbers_that_are_none(self, model: Path) -> None:
         np.savez(model / "lightweight.npz", **{"weights": np.array([1, np.nan]), ".iteration": np.array(5)})  # type: ignore[arg-type]
         code, told = self.check(model)
-        assert code == 1 and "its weights weights have numbers that are not finite" in told
+        assert code == 65 and "its weights weights have numbers that are not finite" in told
 
     @pytest.mark.parametrize(
         "text", [None, "", "{", "[]", '{"iterations": "5"}', '{"iterations": 5, "name": "other"}']
@@ -424,4 +563,10 @@ class TestCheckModel:
         if text is not None:
             path.write_text(text)
         code, told = self.check(model)
-        assert code == 1 and told.startswith(f"{path} cannot be loaded (") and "\n" not in told
+        assert code == 65 and told.startswith(f"{path} cannot be loaded (") and "\n" not in told
+
+    def test_what_may_not_be_read_is_no_verdict(self, model: Path) -> None:
+        (model / "lightweight.npz").unlink()
+        (model / "lightweight.npz").mkdir()  # root may read every file
+        code, told = self.check(model)
+        assert code == 1 and "cannot be read (" in told and "\n" not in told

@@ -17,6 +17,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,20 @@ def by_keras(on_gpu: bool) -> dict[str, Any]:
     return {"keras": keras.__version__}
 
 
+@contextmanager
+def computing(library: str, description: dict[str, Any]) -> Iterator[None]:
+    """Make one sentence of what a library says of a device on which it cannot compute."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's, CUDA's and XLA's are such
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        build = f" (torch's build {name})" if (name := description.get("torch_build")) else ""
+        raise SystemExit(
+            f"{library} does not compute{build}: {said.rstrip('.')}; see that nothing else uses the device and that "
+            "its driver is new enough (nvidia-smi), or choose another faceswap_install_target."
+        ) from None
+
+
 def start(command: list[str]) -> None:
     """Have the engine's own command line tell its options."""
     with tempfile.TemporaryDirectory() as folder:
@@ -138,11 +154,13 @@ def attempt(description: dict[str, Any]) -> dict[str, Any]:
                 f"Its module {module} does not load ({error}): its source or its packages are not whole."
             ) from None
     if importlib.util.find_spec("torch"):
-        found, product = by_torch()
+        library, multiply = "torch", by_torch
     elif importlib.util.find_spec("jax"):
-        found, product = by_jax()
+        library, multiply = "JAX", by_jax
     else:
         raise SystemExit("The engine has neither torch nor JAX: its lock file is not an engine's.")
+    with computing(library, description):
+        found, product = multiply()
     if product != known_product():
         raise SystemExit(
             f"The product of two matrices is wrong on {found['device']} ({found['library']} {found['version']}): "
@@ -155,7 +173,8 @@ def attempt(description: dict[str, Any]) -> dict[str, Any]:
             "that nvidia-smi works there, and that the driver is new enough."
         )
     if upstream:
-        found |= by_keras(found["on_gpu"])
+        with computing("keras", description):
+            found |= by_keras(found["on_gpu"])
         # An older commit's files of settings would be rewritten at every start, by users who may not.
         for settings in Path(description["command"][-1]).glob("config/*.ini"):
             settings.unlink()

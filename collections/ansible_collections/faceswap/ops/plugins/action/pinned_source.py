@@ -24,6 +24,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.faceswap.ops.plugins.module_utils.patches import PatchError, patch
 from ansible_collections.faceswap.ops.plugins.module_utils.private_files import sync_folder
+from ansible_collections.faceswap.ops.plugins.module_utils.urls import without_login
 
 UNFINISHED = ".new-"
 URL = re.compile(r"^(\w+://|[^/\s]+@[^/\s]+:|[^/\s.]+\.[^/\s]+:)")  # https://..., git@host:..., host.example:...
@@ -64,7 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                 source, spec["commit"], spec["holds"], spec["patches"], Path(spec["cache"]).expanduser()
             )
         except (SourceError, PatchError) as error:
-            raise AnsibleActionFail(str(error)) from None
+            raise AnsibleActionFail(without_login(str(error))) from None
         except OSError as error:
             raise AnsibleActionFail(
                 f"The source could not be kept on the controller ({error}): see to {spec['cache']} there, its rights "
@@ -190,12 +191,25 @@ def _unpack(archive: Path, commit: str, folder: Path) -> Path:
         else:
             with tarfile.open(archive) as packed_tar:
                 _compare(archive, packed_tar.pax_headers.get("comment", ""), commit)
-                packed_tar.extractall(folder, filter="data")
+                _extract(packed_tar, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError):
         raise SourceError(
             f"{archive} is no whole archive: give one that `git archive` made, as .tar, .tar.gz or .zip."
         ) from None
     return folder
+
+
+def _extract(packed: tarfile.TarFile, folder: Path) -> None:
+    """Unpack a tar, if nothing of it would lie elsewhere; tarfile.TarError where something would."""
+    if hasattr(tarfile, "data_filter"):
+        packed.extractall(folder, filter="data")
+        return
+    for member in packed:  # Python 3.11.2, Debian 12's, knows no filters
+        names = [member.name, *([member.linkname] if member.issym() or member.islnk() else [])]
+        kind = member.isfile() or member.isdir() or len(names) == 2
+        if not kind or any(name.startswith("/") or ".." in name.split("/") for name in names):
+            raise tarfile.TarError(member.name)
+    packed.extractall(folder)
 
 
 def _compare(archive: Path, found: str, commit: str) -> None:

@@ -39,6 +39,7 @@ if command -v nvidia-smi >/dev/null; then
     free=$(timeout 10 nvidia-smi -i 0 --query-gpu=memory.free --format=csv,noheader,nounits 2>/dev/null)
     say gpu_memory_free_mb "$free"
 fi
+say nvidia_gpus "$(ls /proc/driver/nvidia/gpus 2>/dev/null | wc -l)"
 [ -d /run/systemd/system ] && say systemd yes
 for python; do
     found=$(command -v "$python") || continue
@@ -107,6 +108,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             "cores": number(found, "cores") or 1,
             "memory_free_mb": (number(found, "memory_free_kb") or 0) // 1024,
             "gpu_memory_free_mb": number(found, "gpu_memory_free_mb"),
+            "nvidia_gpus": number(found, "nvidia_gpus") or 0,
             "clock_offset_s": skew,
         }
 

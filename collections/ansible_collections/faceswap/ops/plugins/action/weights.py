@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         source = str(given["source"])
         try:
             known = remembered(state)
-            given["sums"] = {**known, **(given.get("sums") or {})}
+            given |= {"sums": given.get("sums") or {}, "remembered": known, "state": str(state)}
             if not is_url(source):
                 self._bring(given, Path(self._loader.path_dwim(source)))
             done: Json = self._execute_module(MODULE, given, task_vars=task_vars)
-            if news := {name: found for name, found in done.get("fetched", {}).items() if name not in known}:
-                remember(state, news)
+            if news := {name: found for name, found in done.get("fetched", {}).items() if known.get(name) != found}:
+                remember(state, news, done["vouched"])
         except OSError as error:
             raise AnsibleActionFail(
                 f"{error}: the weights' checksums are kept in {state} on the controller."
@@ -106,14 +107,17 @@ def remembered(state: Path) -> dict[str, str]:
         raise AnsibleActionFail(f"{state} is damaged: move it away, and the next run will begin it anew.") from None
 
 
-def remember(state: Path, news: dict[str, str]) -> None:
-    """Add sums; AnsibleActionFail where another host has just got something else under one of the names."""
+def remember(state: Path, news: dict[str, str], vouched: Collection[str] = ()) -> None:
+    """Add sums; AnsibleActionFail where another host has just got something else under one of the names.
+
+    Those for whose names somebody vouches take the place of what is remembered.
+    """
     make_folder(state.parent)
     with (state.parent / f".{state.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = remembered(state)
         for name, found in news.items():
-            if known.get(name, found) != found:
+            if name not in vouched and known.get(name, found) != found:
                 raise AnsibleActionFail(
                     f"{name} came with the checksum {found[:12]}... to this host and with {known[name][:12]}... to "
                     "another: one of them is not the real one; remove both and get it from where it can be trusted."

@@ -13,6 +13,8 @@ description:
   - Writes the description of an engine, after a program that tries the engine by it has succeeded.
   - Where the trial fails there is no description afterwards, not even an older one, as what that told of is gone.
   - With M(ansible.builtin.copy) and C(validate) the older one would stay, and the failure would not tell its reason.
+  - While a program runs in the engine's virtual environment nothing is tried, as the two would take memory from each
+    other. That is an error, which names the process, and the older description stays.
 author:
   - The faceswap-oci maintainers
 options:
@@ -66,6 +68,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.faceswap.ops.plugins.module_utils.venv_users import user_of
 
 
 def text_of(path: Path) -> str:
@@ -74,6 +77,16 @@ def text_of(path: Path) -> str:
         return path.read_text()
     except FileNotFoundError:
         return ""
+
+
+def refuse_while_used(module: AnsibleModule) -> None:
+    """Fail where a program of the engine runs, which the trial would disturb, and be disturbed by."""
+    process = user_of(Path(module.params["description"]["python"]).parent.parent)
+    if process:
+        module.fail_json(
+            msg=f"The engine is another now and has to be tried, but process {process} uses it: wait until that has "
+            "ended or stop it (a job by the tag stop), then run the same again."
+        )
 
 
 def attempt(module: AnsibleModule, path: Path, text: str) -> str:
@@ -111,6 +124,7 @@ def main() -> None:
     try:
         before = text_of(path)
         if before != after and not module.check_mode:
+            refuse_while_used(module)
             result["said"] = attempt(module, path, after)
     except OSError as error:
         module.fail_json(msg=f"{error}: the engine's description could not be written.")

@@ -136,6 +136,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.faceswap.ops.plugins.module_utils.patches import PatchError, patch
+from ansible_collections.faceswap.ops.plugins.module_utils.urls import without_login
+from ansible_collections.faceswap.ops.plugins.module_utils.venv_users import user_of
 
 MARKER = "lock.json"
 LOCK_WAIT_S = 900
@@ -165,23 +167,14 @@ def reason_to_make(path: Path, wanted: dict[str, str]) -> str | None:
     return None if (path / "bin" / "python").exists() else "its Python is gone"
 
 
-def user_of(path: Path) -> str | None:
-    """Return the ID of a process that runs a program of the environment below `path`, if there is one."""
-    programs = os.path.realpath(path / "bin")
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            # Not its exe: the environment's Python is a link, and that is what it leads to.
-            program = Path(os.fsdecode((process / "cmdline").read_bytes().split(b"\0")[0]))
-        except OSError:  # it has ended
-            continue
-        if program.is_absolute() and os.path.realpath(program.parent) == programs:
-            return process.name
-    return None
-
-
 def digest(content: bytes) -> str:
     """Return the SHA-256 of it, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def room_of(path: Path) -> int:
+    """Return how many bytes of the disk a folder takes; 0 where there is none."""
+    return sum(Path(folder, name).lstat().st_blocks * 512 for folder, _, files in os.walk(path) for name in files)
 
 
 def last_error(output: str) -> str:
@@ -236,11 +229,11 @@ class LockedVenv:
         return marker
 
     def check_room(self) -> None:
-        """Fail where the disk is too full to begin."""
+        """Fail where the disk is too full to begin; the environment of before goes first."""
         place = self.path
         while not place.exists():
             place = place.parent
-        free = shutil.disk_usage(place).free // 2**20
+        free = (shutil.disk_usage(place).free + room_of(self.path)) // 2**20
         if free < self.params["need_mb"]:
             self.module.fail_json(
                 msg=f"Only {free} MB are free in {place} and the packages need {self.params['need_mb']} MB: "
@@ -290,14 +283,17 @@ class LockedVenv:
         if packages == self.lock or "--hash=" in packages.read_text():
             # The list is complete, so nothing else is looked for: some packages ask for far more than they use.
             words += ["--no-deps", "--require-hashes"]
-        if index:
-            words += ["--extra-index-url", index]
         with tempfile.TemporaryDirectory(dir=self.path, prefix=".pip-") as room:
+            if index:  # in a file that nobody else may read: a login in it would show among the processes
+                listed = Path(room) / "index.txt"
+                listed.write_text(f"--extra-index-url {index}\n")
+                words += ["-r", str(listed)]
             code, out, err = self.module.run_command(words, pass_fds=(lock,), environ_update={"TMPDIR": room})
         if code:
             known = any(sign in err + out for sign in (UNREACHED, FULL))
-            said = {} if known else {"stdout": out, "stderr": err}
-            self.module.fail_json(msg=f"The packages could not be installed: {why_not(err + out)}", **said)
+            said = {} if known else {"stdout": without_login(out), "stderr": without_login(err)}
+            why = without_login(why_not(err + out))
+            self.module.fail_json(msg=f"The packages could not be installed: {why}", **said)
 
     def make(self, wanted: dict[str, str], lock: int) -> None:
         """Make the environment from nothing; the marker is written last."""
@@ -353,9 +349,11 @@ def main() -> None:
     venv = LockedVenv(module)
     result: dict[str, Any] = {"python": str(venv.path / "bin" / "python"), "made": ""}
     try:
-        lists = [venv.lock, *([Path(module.params["builds"])] if module.params["builds"] else [])]
-        if module.check_mode and not all(path.exists() for path in lists):  # an earlier task would have brought them
-            module.exit_json(changed=True, reason="it is not there", **result)
+        lists = {key: Path(module.params[key]) for key in ("lock", "builds") if module.params[key]}
+        lacking = [key for key, path in lists.items() if not path.exists()]
+        if module.check_mode and lacking:  # an earlier task would have brought it
+            why = f"{WORDS[lacking[0]]} changed" if venv.path.exists() else "it is not there"
+            module.exit_json(changed=True, reason=why, diff={"prepared": f"{venv.path}: {why}\n"}, **result)
         wanted = venv.wanted()
         reason = reason_to_make(venv.path, wanted)
         if reason and not module.check_mode:

@@ -100,6 +100,11 @@ gpu_memory_free_mb:
   returned: success
   type: int
   sample: 22500
+nvidia_gpus:
+  description: How many NVIDIA GPUs the driver has that runs there.
+  returned: success
+  type: int
+  sample: 1
 clock_offset_s:
   description: By how many seconds the host's clock is ahead of this machine's at least; below 0 it is behind.
   returned: success

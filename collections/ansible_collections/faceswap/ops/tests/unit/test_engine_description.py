@@ -32,7 +32,10 @@ if told["name"] == "broken":
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
+    """A folder with the trial, and an engine's Python that is not the one of these tests, whom it would see."""
     (tmp_path / "trial.py").write_text(TRIAL)
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "python").symlink_to(Path(sys.executable).resolve())
     return tmp_path
 
 
@@ -40,14 +43,14 @@ def play(place: Path, name: str, **values: Any) -> dict[str, Any]:
     arguments = {
         "path": str(place / "engine.json"),
         "trial": str(place / "trial.py"),
-        "description": {"name": name, "python": sys.executable},
+        "description": {"name": name, "python": str(place / "venv" / "bin" / "python")},
         **values,
     }
     words = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(words, input=json.dumps(arguments), capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
-    assert {path.name for path in place.iterdir()} <= {"engine.json", "trial.py"}
+    assert {path.name for path in place.iterdir()} <= {"engine.json", "trial.py", "venv"}
     return answer
 
 
@@ -72,6 +75,19 @@ def test_an_engine_that_does_not_work_has_no_description(place: Path, before: bo
     assert failed["failed"]
     assert failed["msg"] == "The engine was installed, but does not work: The engine has no parts: bring them."
     assert not (place / "engine.json").exists()
+
+
+def test_nothing_is_tried_beside_a_program_of_the_engine(place: Path) -> None:
+    play(place, "good")
+    job = [str(place / "venv" / "bin" / "python"), "-c", "input()"]
+    with subprocess.Popen(job, stdin=subprocess.PIPE) as running:
+        refused = play(place, "broken")
+        again = play(place, "good")
+        assert running.poll() is None
+        running.kill()
+    assert refused["failed"] and f"but process {running.pid} uses it: wait until that has ended" in refused["msg"]
+    assert not again["changed"] and json.loads((place / "engine.json").read_text())["name"] == "good"
+    assert play(place, "better")["said"] == "tried better"
 
 
 def test_a_folder_that_is_not_there_is_told(place: Path) -> None:

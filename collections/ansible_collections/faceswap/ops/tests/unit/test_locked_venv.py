@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ansible_collections.faceswap.ops.plugins.modules import locked_venv
@@ -183,6 +185,22 @@ def test_what_cannot_work_is_refused_before_anything_is_made(
     assert not Path(values["path"]).exists()
 
 
+def test_the_environment_of_before_makes_room(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes before anything comes: a killed run must not leave a disk that is too full for the next."""
+    old = Path(values["path"])
+    old.mkdir()
+    (old / "large").write_bytes(bytes(5 << 20))
+    os.sync()
+    usage = shutil.disk_usage(old)
+    monkeypatch.setattr(locked_venv.shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    module: Any = Mock(params={**values, "need_mb": 6})
+    locked_venv.LockedVenv(module).check_room()
+    assert not module.fail_json.called
+    module.params["need_mb"] = 7
+    locked_venv.LockedVenv(module).check_room()
+    assert module.fail_json.call_args.kwargs["msg"].startswith("Only 6 MB are free in ")
+
+
 def test_versions_compare_as_numbers() -> None:
     assert locked_venv.version("3.9") < locked_venv.version("3.11") < locked_venv.version("3.13")
 
@@ -241,7 +259,26 @@ def test_builds_come_from_their_index_with_what_they_need(
     other = {**with_builds, "builds_index": "https://elsewhere.example"}
     assert play(other, check=True)["reason"] == "the list of builds changed"
     assert play({**with_builds, "patches": []}, check=True)["reason"] == "its patches changed"
-    assert play({**with_builds, "builds": str(tmp_path / "none.txt")}, check=True)["changed"]
+    # In check mode a list that goes by its content is not there before it is brought.
+    for key, word in (("builds", "the list of builds"), ("lock", "the lock file")):
+        told = play({**with_builds, key: str(tmp_path / "none.txt")}, check=True)
+        assert told["changed"] and told["reason"] == f"{word} changed"
+
+
+def test_a_login_of_the_index_is_shown_to_nobody(
+    with_builds: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = tmp_path / "words"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nwith open({str(words)!r}, 'a') as file: print(sys.orig_argv, file=file)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with_builds["builds_index"] = "http://me:secret@127.0.0.1:1/simple"
+    failed = play(with_builds)
+    assert failed["failed"]
+    assert "builds.txt" in words.read_text() and "secret" not in words.read_text()
+    assert "secret" not in json.dumps({key: value for key, value in failed.items() if key != "invocation"})
 
 
 def test_builds_with_hashes_are_complete_too(with_builds: dict[str, Any], tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """`pinned_source` on repositories and archives that git has just made."""
 
+import json
 import os
 import re
 import subprocess
+import sys
+import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +158,54 @@ def test_without_git(checkout: Path, first: str, get: Get, monkeypatch: Any) -> 
     assert get(packed, first)[1]
 
 
+@pytest.fixture
+def no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tarfile as Python 3.11.2 has it, which is Debian 12's."""
+    extract = tarfile.TarFile.extractall
+
+    def extractall(self: tarfile.TarFile, path: str | Path) -> None:
+        extract(self, path, filter="fully_trusted")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    monkeypatch.delattr(tarfile, "data_filter")
+
+
+@pytest.mark.usefixtures("no_filters")
+def test_a_python_without_filters(checkout: Path, first: str, get: Get) -> None:
+    (checkout / "link").symlink_to("program.py")
+    git(checkout, "add", "link")
+    git(checkout, "commit", "--quiet", "-m", "a link")
+    path, _ = get(checkout, git(checkout, "rev-parse", "HEAD"))
+    assert (path / "link").read_text() == "VERSION = 'two'\n"
+
+
+@pytest.mark.parametrize("filters", [True, False])
+@pytest.mark.parametrize(
+    ("name", "kind", "link"),
+    [
+        ("../out", tarfile.REGTYPE, ""),
+        ("lib/../../out", tarfile.REGTYPE, ""),
+        ("link", tarfile.SYMTYPE, "../.."),
+        ("link", tarfile.SYMTYPE, "/etc"),
+        ("link", tarfile.LNKTYPE, "../out"),
+        ("pipe", tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_an_archive_that_reaches_out(
+    get: Get, tmp_path: Path, request: pytest.FixtureRequest, filters: bool, name: str, kind: bytes, link: str
+) -> None:
+    if not filters:
+        request.getfixturevalue("no_filters")
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", pax_headers={"comment": "1" * 40}) as packed:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, link
+        packed.addfile(member)
+    with pytest.raises(SourceError, match="is no whole archive"):
+        get(path, "1" * 40)
+    assert not list(tmp_path.rglob("out")) and list((tmp_path / "cache").iterdir()) == [tmp_path / "cache" / ".lock"]
+
+
 def test_what_a_killed_run_left_is_removed(checkout: Path, first: str, get: Get, tmp_path: Path) -> None:
     left = tmp_path / "cache" / f"{pinned_source.UNFINISHED}x"
     (left / "tree").mkdir(parents=True)
@@ -197,3 +248,18 @@ class TestPatches:
         with pytest.raises(PatchError, match="another version"):
             get(checkout, first, [LIMIT | wrong])
         assert list((tmp_path / "cache").iterdir()) == [tmp_path / "cache" / ".lock"]
+
+
+def test_a_login_is_not_told(tmp_path: Path) -> None:
+    arguments = {"source": "http://me:sec@ret@127.0.0.1:1/x.git", "commit": "1" * 40, "holds": "program.py"}
+    task = {"faceswap.ops.pinned_source": {**arguments, "cache": str(tmp_path / "cache")}}
+    (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", str(tmp_path / "play.yml")],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(Path(pinned_source.__file__).parents[5])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "git cannot read http://127.0.0.1:1/x.git (" in done.stdout
+    assert "sec" not in done.stdout + done.stderr

@@ -78,8 +78,14 @@ def test_it_tells_what_the_host_is_in_one_round_trip(host: Host) -> None:
     assert told["cores"] == len(os.sched_getaffinity(0))
     assert 0 < told["memory_free_mb"] < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     assert shutil.which("nvidia-smi") or told["gpu_memory_free_mb"] is None
+    assert told["nvidia_gpus"] == len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     assert told["system"]["id"] in Path("/etc/os-release").read_text()
     assert host.calls.read_text().split() == ["call"]
+
+
+def test_the_gpus_that_nvidias_driver_has(host: Host) -> None:
+    host.program("ls", '[ "$*" = /proc/driver/nvidia/gpus ] && printf "0000:01:00.0\\n0000:02:00.0\\n"')
+    assert host.look()[2]["nvidia_gpus"] == 2
 
 
 @pytest.mark.parametrize("words", [(), ("--check",)])

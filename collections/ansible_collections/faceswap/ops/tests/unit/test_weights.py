@@ -49,6 +49,7 @@ class Mirror(http.server.ThreadingHTTPServer):
         self.cut: int | None = None
         self.ranges = True
         self.errors: list[int] = []
+        self.logins: set[str | None] = set()
 
     @property
     def url(self) -> str:
@@ -61,6 +62,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.asked.append((self.path, wanted))
+        self.server.logins.add(self.headers.get("Authorization"))
         if self.server.errors and self.path.endswith(".zip"):
             self.send_error(self.server.errors.pop(0))
             return
@@ -99,16 +101,20 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def fetched(path: Path, source: str, **sums: str) -> weights.Weights:
+STATE = "weights.json"
+
+
+def fetched(path: Path, source: str, remembered: dict[str, str] | None = None, **sums: str) -> weights.Weights:
     path.mkdir(exist_ok=True)
-    job = weights.Weights(path, source, sums)
+    job = weights.Weights(path, source, sums, remembered or {}, STATE)
     if job.missing(ARCHIVE):
         job.fetch(ARCHIVE)
     return job
 
 
 def content(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in path.iterdir()}
+    """All that is there, but for the record of what was checked."""
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file() and file.name != weights.RECORD}
 
 
 def test_the_files_are_there_and_nothing_else(mirror: Mirror, tmp_path: Path) -> None:
@@ -182,7 +188,10 @@ def test_another_checksum_is_not_used(mirror: Mirror, tmp_path: Path, name: str,
     assert str(told.value).startswith(f"{name} from {mirror.url} has the checksum ")
     assert f"and should have {WRONG[:12]}...: it is not used" in str(told.value)
     left = content(tmp_path / "w")
-    assert name not in left and f".{NAME}.part" not in left
+    assert not {name, f".{NAME}.part", f".{name}.new"} & set(left)
+    # Nor by the next run.
+    with pytest.raises(weights.WeightsError):
+        fetched(tmp_path / "w", mirror.url, **({name: WRONG} if told_by == "us" else {}))
 
 
 def test_the_right_checksum_is(mirror: Mirror, tmp_path: Path) -> None:
@@ -191,7 +200,67 @@ def test_the_right_checksum_is(mirror: Mirror, tmp_path: Path) -> None:
     assert content(tmp_path / "w") == CONTENT
 
 
-@pytest.mark.parametrize("data", [b"<html>a page for people</html>", PACKED[:-30], pack({"other.pt": b""})])
+def test_what_the_mirror_vouches_for_wins_over_what_is_remembered(mirror: Mirror, tmp_path: Path) -> None:
+    old = {NAME: WRONG, "net_v3.1.pt": WRONG}
+    with pytest.raises(weights.WeightsError, match=rf"if it is the right one, remove {NAME} from {STATE} on the con"):
+        fetched(tmp_path / "w", mirror.url, old)
+    rows = [f"{digest(data)} {name}\n" for name, data in {NAME: PACKED, **CONTENT}.items()]
+    mirror.files["/SHA256SUMS"] = "".join(rows[:2]).encode()
+    job = fetched(tmp_path / "w", mirror.url, old)
+    assert content(tmp_path / "w") == CONTENT and job.told()["vouched"] == ["net_v3.1.pt", NAME]
+
+
+@pytest.mark.parametrize("name", [NAME, "net_v3.2.pt"])
+def test_what_is_known_later_counts_for_what_is_there(mirror: Mirror, tmp_path: Path, name: str) -> None:
+    good = pack(CONTENT | {"net_v3.2.pt": b"good"})
+    fetched(tmp_path / "w", mirror.url)
+    known = {name: digest(good if name == NAME else b"good")}
+    with pytest.raises(weights.WeightsError):
+        fetched(tmp_path / "w", mirror.url, **known)
+    assert "net_v3.2.pt" not in content(tmp_path / "w")
+    mirror.files[f"/v2.3/{NAME}"] = good
+    fetched(tmp_path / "w", mirror.url, **known)
+    assert content(tmp_path / "w") == CONTENT | {"net_v3.2.pt": b"good"}
+    assert not fetched(tmp_path / "w", mirror.url, **known).fetched
+
+
+def test_what_nobody_checked_is_fetched(mirror: Mirror, tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    for name in CONTENT:
+        (tmp_path / "w" / name).write_bytes(b"who knows")
+    assert set(fetched(tmp_path / "w", mirror.url).fetched) == {NAME, *CONTENT}
+    assert content(tmp_path / "w") == CONTENT
+
+
+def test_a_login_is_told_to_the_server_and_to_nobody_else(mirror: Mirror, tmp_path: Path) -> None:
+    url = mirror.url.replace("://", "://me:sec%40ret@")
+    fetched(tmp_path / "w", url)
+    assert mirror.logins == {"Basic bWU6c2VjQHJldA=="}
+    mirror.files.clear()
+    with pytest.raises(weights.WeightsError) as told:
+        fetched(tmp_path / "other", url)
+    assert str(told.value).startswith(f"{mirror.url}/v2.3/{NAME} cannot be had")
+
+
+def spoilt(flags: int, method: int = zipfile.ZIP_STORED) -> bytes:
+    """An archive that says of itself that it is encrypted, or that is damaged within."""
+    made = BytesIO()
+    with zipfile.ZipFile(made, "w", method) as pack:
+        for name in CONTENT:
+            pack.writestr(zipfile.ZipInfo(name), bytes(1000), method)
+    data = bytearray(made.getvalue())
+    if method == zipfile.ZIP_DEFLATED:
+        start = 30 + len("net_v3.1.pt")
+        data[start : start + 2] = b"\xff\xff"
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + offset] |= flags
+    return bytes(data)
+
+
+DAMAGED = [b"<html>a page for people</html>", PACKED[:-30], pack({"other.pt": b""}), spoilt(1)]
+
+
+@pytest.mark.parametrize("data", [*DAMAGED, spoilt(0, zipfile.ZIP_DEFLATED)])
 def test_what_is_no_such_archive(mirror: Mirror, tmp_path: Path, data: bytes) -> None:
     mirror.files[f"/v2.3/{NAME}"] = data
     with pytest.raises(
@@ -250,6 +319,27 @@ class TestInAPlay:
         known = json.loads((tmp_path / "state" / "weights.json").read_text())
         assert known[NAME] == digest(PACKED) and set(known) == {NAME, *CONTENT}
 
+    def test_what_is_no_archive_is_not_remembered(self, mirror: Mirror, tmp_path: Path, play: Any) -> None:
+        mirror.files[f"/v2.3/{NAME}"] = b"<html>a page for people</html>"
+        code, said, _ = play(mirror.url)
+        assert code == 2 and "is no archive with" in said and not (tmp_path / "state" / "weights.json").exists()
+        mirror.files[f"/v2.3/{NAME}"] = PACKED
+        code, said, changed = play(mirror.url)
+        assert (code, changed) == (0, True), said
+
+    def test_what_is_vouched_for_takes_the_place_of_what_is_remembered(
+        self, mirror: Mirror, tmp_path: Path, play: Any
+    ) -> None:
+        state = tmp_path / "state" / "weights.json"
+        state.parent.mkdir()
+        state.write_text(json.dumps({NAME: WRONG}))
+        code, said, _ = play(mirror.url)
+        assert code == 2 and f"remove {NAME} from {state} on the controller" in said
+        mirror.files["/SHA256SUMS"] = f"{digest(PACKED)} {NAME}\n".encode()
+        assert play(mirror.url)[::2] == (0, True)
+        assert json.loads(state.read_text())[NAME] == digest(PACKED)
+        assert play(mirror.url)[::2] == (0, False)
+
     def test_the_next_host_must_get_the_same(self, mirror: Mirror, tmp_path: Path, play: Any) -> None:
         assert play(mirror.url)[0] == 0
         mirror.files[f"/v2.3/{NAME}"] = pack(CONTENT | {"net_v3.2.pt": b"other"})
@@ -273,7 +363,8 @@ class TestInAPlay:
         code, said, changed = play(str(folder))
         assert (code, changed) == (0, True), said
         there = tmp_path / "engine" / "weights"
-        assert {file.name: file.read_bytes() for file in there.iterdir() if file.is_file()} == CONTENT
+        assert content(there) == CONTENT
+        assert play(str(folder))[::2] == (0, False)
 
     def test_a_folders_own_sums_count(self, tmp_path: Path, play: Any) -> None:
         folder = tmp_path / "brought"
@@ -301,3 +392,5 @@ def test_two_hosts_that_get_different_things_at_once(tmp_path: Path) -> None:
     with pytest.raises(AnsibleActionFail, match=rf"^{NAME} came with the checksum 2222.* and with 0000.* to another"):
         action.remember(state, {NAME: "2" * 64})
     assert action.remembered(state) == {NAME: "0" * 64, "other.zip": "1" * 64}
+    action.remember(state, {NAME: "2" * 64}, [NAME])
+    assert action.remembered(state)[NAME] == "2" * 64
