@@ -20,9 +20,12 @@ from pathlib import Path
 LOG = "01/02/2026 12:00:00"
 
 
-def refuse(text: str) -> None:
+CANNOT_BE_LOADED = 65
+
+
+def refuse(text: str, code: int = 1) -> None:
     print(f"{LOG} ERROR    {text}", flush=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def load(model: Path) -> int:
@@ -32,9 +35,9 @@ def load(model: Path) -> int:
         try:
             with zipfile.ZipFile(weights) as archive:
                 if archive.read("weights").startswith(b"poison"):
-                    refuse("The weights make no sense.")
+                    refuse("The weights make no sense.", CANNOT_BE_LOADED)
         except zipfile.BadZipFile:
-            refuse("Unable to load the model: it most likely has corrupted.")
+            refuse("Unable to load the model: it most likely has corrupted.", CANNOT_BE_LOADED)
     return int(json.loads(state.read_text())["iterations"]) if state.exists() else 0
 
 
@@ -67,8 +70,8 @@ def train(options: argparse.Namespace) -> None:
                 "You do not have enough GPU memory available to train the selected model at the selected settings."
                 f" You can try a number of things:\n{LOG} ERROR    4) Use a more lightweight model"
             )
-        if options.hang and iteration == options.hang and not Path("hung").exists():
-            Path("hung").touch()
+        if iteration in options.hang and not Path(f"hung at {iteration}").exists():
+            Path(f"hung at {iteration}").touch()
             time.sleep(3600)
         loss = 1 / min(iteration, options.flat or iteration)
         print(f"[12:00:00] [#{iteration:05}] Loss A: {loss:.5f}, Loss B: 0.50000", end="\r", flush=True)
@@ -98,7 +101,7 @@ def main() -> int:
     parser.add_argument("--full", type=int, default=1000, help="a larger batch trains fewer faces a second")
     parser.add_argument("--memory", type=int, help="a larger batch does not fit")
     parser.add_argument("--flat", type=int, help="the iteration from which on the loss stays")
-    parser.add_argument("--hang", type=int, help="the iteration at which it hangs, the first time")
+    parser.add_argument("--hang", type=int, action="append", default=[], help="hang at this iteration, once")
     options = parser.parse_args()
     if options.verb == "check":
         load(options.folder)

@@ -281,6 +281,14 @@ def test_a_failed_stage_loses_nothing_and_says_why(job: Job) -> None:
     assert (job.folder / "out" / "1.txt").read_text() == "A FACE"
 
 
+def test_a_fault_of_the_supervisor_is_recorded(job: Job) -> None:
+    answer = job.start(job.train(3, training={"batch_size": "many"}))
+    assert answer["error"].startswith("The stage's supervisor failed itself (ValueError: ")
+    end = job.status("train")
+    assert end["message"] == answer["error"] and end["exit_code"] == 1 and end["progress"]["state"] == "failed"
+    assert "Traceback" in (job.folder / "stages" / "train" / "log.txt").read_text()
+
+
 def test_a_refused_word_is_told(job: Job) -> None:
     end = job.finish(job.convert(arguments=["convert", "-b", "many"]))
     assert not end["complete"] and end["message"].startswith("argument -b/--batch: invalid int value")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ sys.path.insert(0, str(PROGRAMS))
 import records
 import training
 import versions
+import watch
 import watchdog
 
 DOUBLE = [sys.executable, str(HERE / "engine_double.py")]
@@ -160,6 +162,57 @@ def test_all_gpus_of_a_host_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert tail("nvidia", "-d") == tail("cpu") == ["-b", "4", "-i", "9"]
 
 
+def test_what_ends_a_trial_from_outside_is_no_failure(job: Trained) -> None:
+    job.describe(backend="nvidia", command=[sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    end = job.finish(job.spec(3, training={"batch_size": "auto"}))
+    assert "was ended by SIGKILL" in end["message"] and job.state("train")["again"]
+
+
+def test_a_trial_that_hangs_is_tried_once_more(job: Trained) -> None:
+    job.describe(backend="nvidia")
+    spec = job.spec(3, training={"batch_size": "auto"}, stuck_s=2)
+    spec["arguments"] += ["--hang", "7", "--full", "16", "--every", "0.02"]
+    assert job.finish(spec)["complete"]
+
+
+def a_watch(folder: Path, total: int | None) -> watch.Watch:
+    return watch.Watch(folder, (folder / "log.txt").open("ab", buffering=0), total, 0.0)
+
+
+def test_what_went_well_later_is_no_reason_to_take_less_memory(tmp_path: Path) -> None:
+    seen = a_watch(tmp_path, 100)
+    seen.feed(b"OutOfMemoryError: out of resource: another kernel is taken.\nNo space left on device\n")
+    assert seen.out_of_memory and seen.disk_full
+    seen.feed(b"[12:00:00] [#00001] Loss A: 0.5, Loss B: 0.5\r")
+    assert not seen.out_of_memory and not seen.disk_full
+
+
+@pytest.mark.parametrize(("looks", "smaller"), [(1, True), (2, False)])
+def test_only_a_kill_for_memory_of_late_halves_the_batch(
+    job: Trained, monkeypatch: pytest.MonkeyPatch, looks: int, smaller: bool
+) -> None:
+    kills = [0]
+    monkeypatch.setattr(training, "ended_for_memory", lambda: kills[0])
+    monkeypatch.setattr(training, "KILLS_SECONDS", 0.0)
+    job.stage.mkdir(parents=True)
+    runner = watchdog.Runner(job.folder, {}, 0, 600, lambda process: None)
+    made = training.Training(job.stage, job.folder, job.spec(9, training={"checkpoints": 0}), {}, "", [], runner)
+    seen = a_watch(job.stage, 9)
+    made.make_ready(seen)
+    kills[0] = 1
+    for _ in range(looks):
+        made.tick(seen)
+    assert made.tries_again(watchdog.Ending(-9, False, 0.0), seen) == smaller
+
+
+def test_a_bar_within_a_training_is_not_its_progress(tmp_path: Path) -> None:
+    seen = a_watch(tmp_path, 23)
+    seen.feed(b"Caching A:  50%|# | 150/300 [00:01<00:01]\rCaching A: 100%|##| 300/300 [00:02<00:00]\r")
+    assert not seen.advanced and (seen.progress["done"], seen.progress["total"]) == (0, 23)
+    seen.feed(b"[12:00:00] [#00001] Loss A: 0.5, Loss B: 0.5\r")
+    assert seen.advanced and (seen.progress["done"], seen.progress["total"]) == (1, 23)
+
+
 # -- limits ----------------------------------------------------------------------------------------------
 
 
@@ -195,6 +248,70 @@ def test_training_is_complete_where_the_loss_stays(job: Trained) -> None:
     assert not job.start(spec)["changed"]
     end = job.finish({**spec, "iterations": 100_001})
     assert end["complete"] and job.iterations() >= done + 40
+
+
+def test_hours_that_are_over_before_the_start_need_no_engine(job: Trained) -> None:
+    job.start(job.spec(100_000, "--every", "0.02"))
+    wait_until(lambda: job.status("train")["progress"].get("seconds", 0) > 2 and job.iterations())
+    job.ask("stop")
+    end = job.finish(job.spec(100_000, training={"max_hours": 0.0003}))
+    assert end["complete"] and end["ended"]["by"] == "hours" and job.log().count("the double begins") == 1
+
+
+def later(*lines: str, after: tuple[str, ...] = ()) -> list[str]:
+    """The double's command with lines of Python before and after it."""
+    code = ["import sys, runpy, time", *lines, "sys.argv = sys.argv[1:]", "try:"]
+    code += ["    runpy.run_path(sys.argv[0], run_name='__main__')", "except SystemExit: pass", *after]
+    return [sys.executable, "-c", "\n".join(code), DOUBLE[1]]
+
+
+def test_hours_do_not_end_an_engine_that_only_loads(job: Trained) -> None:
+    job.describe(command=later("time.sleep(2.5)"))
+    end = job.finish(job.spec(100_000, "--every", "0.02", training={"max_hours": 1 / 3600}))
+    assert end["complete"] and end["ended"]["by"] == "hours" and job.iterations() > 0
+
+
+def test_who_hangs_after_the_last_save_has_ended_well(job: Trained) -> None:
+    job.describe(command=later(after=("time.sleep(3600)",)))
+    end = job.finish(job.spec(100_000, "--every", "0.02", training={"max_hours": 1 / 3600}, stuck_s=20))
+    assert end["complete"] and end["exit_code"] == 0 and end["ended"]["by"] == "hours" and not end["message"]
+
+
+def test_a_model_that_is_begun_anew_has_all_its_hours(job: Trained) -> None:
+    assert job.finish(job.spec(7, training={"checkpoints": 0}))["complete"]
+    (job.stage / "state.json").write_text(json.dumps({**job.state("train"), "seconds": 5000.0}))
+    os.truncate(job.model / "double.keras", 100)
+    end = job.finish(job.spec(9, training={"checkpoints": 0, "max_hours": 1}))
+    assert end["complete"] and not end["ended"] and job.iterations() == 9 and end["seconds"] < 60
+
+
+# Says how often it was told to end, a second after the first time.
+TOLD = """
+import signal, time
+told = []
+signal.signal(signal.SIGINT, lambda *_: told.append(1))
+print("ready", flush=True)
+while not told:
+    time.sleep(0.01)
+print("told", flush=True)
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    time.sleep(0.01)
+print(len(told), "times", flush=True)
+"""
+
+
+def test_who_saves_is_not_told_again(tmp_path: Path) -> None:
+    class Impatient(watch.Reader):
+        def _line(self, line: str) -> None:
+            super()._line(line)
+            if line in ("ready", "told"):
+                runner._interrupt(signal.SIGTERM, None)
+
+    with (tmp_path / "log").open("ab", buffering=0) as log, Path(os.devnull).open() as lock:
+        runner = watchdog.Runner(tmp_path, {}, lock.fileno(), 600, lambda process: None)
+        assert runner.run([sys.executable, "-c", TOLD], Impatient(log, trains=False)).code == 0
+    assert (tmp_path / "log").read_text() == "ready\ntold\n1 times\n"
 
 
 @pytest.mark.parametrize(
@@ -316,8 +433,8 @@ def dying(function):
         left[0] -= 1
         return function(*words, **more)
     return call
-for owner, name in ((Path, "replace"), (Path, "mkdir"), (shutil, "rmtree"), (os, "fsync"), (shutil, "copyfileobj"),
-                    (versions, "write_json")):
+for owner, name in ((Path, "replace"), (Path, "mkdir"), (shutil, "rmtree"), (os, "fsync"),
+                    (versions, "write_json"), (versions, "copy")):
     setattr(owner, name, dying(getattr(owner, name)))
 place = Path(sys.argv[4])
 made = versions.Versions(place / "stage", place / "model", 1, [], dict(os.environ))
@@ -402,6 +519,123 @@ def test_no_room_for_versions_is_told_once_and_training_goes_on(
     assert made.said == ["There is no room for versions of the model: training goes on without new ones."]
 
 
+# What the check does, and what of that may be held against the model.
+CHECKS = {
+    "loads": ("", True),
+    "refused": ("print('It is no model.', file=sys.stderr); sys.exit(65)", False),
+    "without memory": ("raise MemoryError", None),
+    "killed": ("import os; os.kill(os.getpid(), 9)", None),
+}
+
+
+def versions_of(place: Path, code: str = "", **more: Any) -> versions.Versions:
+    check = [sys.executable, "-c", f"import sys; {code}"]
+    return versions.Versions(place / "stage", place / "model", 3, check, dict(os.environ), **more)
+
+
+@pytest.mark.parametrize("what", CHECKS)
+def test_only_a_verdict_condemns_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setattr(versions, "available_memory", lambda: 2**62)
+    model_of(tmp_path / "model", 20)
+    code, loads = CHECKS[what]
+    versions_of(tmp_path, code)._work(20)
+    record = records.read_json(tmp_path / "stage" / "checkpoints" / "20" / "version.json")
+    assert record["loads"] is loads
+    assert record["reason"] == ("It is no model" if loads is False else None)
+    assert versions_of(tmp_path, code).put_back(tmp_path / "old") == (None if loads is False else 20)
+    assert versions_of(tmp_path).put_back(tmp_path / "old") == 20, "it is asked again before all is begun anew"
+
+
+def test_a_stop_waits_for_no_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "available_memory", lambda: 2**62)
+    model_of(tmp_path / "model", 20)
+    hangs = f"open({str(tmp_path / 'begun')!r}, 'w'); import time; time.sleep(60)"
+    made = versions_of(tmp_path, hangs)
+    made.look()
+    wait_until((tmp_path / "begun").exists)
+    began = time.monotonic()
+    made.close()
+    assert versions_of(tmp_path, hangs, stopped=lambda: True).loads(tmp_path / "model") == (None, None)
+    assert time.monotonic() - began < 30
+    assert [version.name for version in made.kept()] == ["20"]
+
+
+def test_a_stop_leaves_off_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = versions_of(tmp_path, stopped=lambda: True)
+    for done in (20, 30, 40):
+        model_of(tmp_path / "model", done)
+        made._work(done)
+    assert made.kept() == [] and made.said == []
+    monkeypatch.setattr(versions, "FICLONE", 0)  # no file system shares blocks by that
+    (tmp_path / "large").write_bytes(bytes(3 << 20))
+    looks = iter((False, True))
+    versions.copy(tmp_path / "large", tmp_path / "copy", lambda: next(looks))
+    assert (tmp_path / "copy").stat().st_size == 1 << 20
+
+
+# Is refused unless the kernel would end it first, which its parent sees to once it runs.
+OWN_SCORE = """
+import time
+end = time.monotonic() + 10
+while open("/proc/self/oom_score_adj").read().strip() != "1000":
+    if time.monotonic() > end:
+        sys.exit(65)
+    time.sleep(0.01)
+"""
+
+
+def test_the_check_is_ended_before_the_training_where_memory_runs_out(tmp_path: Path) -> None:
+    assert versions_of(tmp_path, OWN_SCORE).loads(tmp_path)[0] is True
+
+
+def test_a_save_under_way_is_no_broken_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is in the middle of a save when it is copied, and done when the copy is looked at."""
+    made = versions_of(tmp_path)
+
+    def engine_goes_on(folder: Path) -> str:
+        model_of(tmp_path / "model", done)
+        return "it is cut short"
+
+    monkeypatch.setattr(versions, "damage", engine_goes_on)
+    for done in (20, 30, 30, 40, 50):
+        model_of(tmp_path / "model", done)
+        made._work(done)
+    assert made.kept() == []
+    (said,) = made.said
+    assert "saves again before a version of the model is copied" in said
+
+
+def test_a_training_that_ends_has_a_version_of_its_end(job: Trained) -> None:
+    assert job.finish(job.spec(7))["complete"]
+    assert 7 in job.kept()
+
+
+def test_what_strays_into_a_model_is_no_part_of_it(tmp_path: Path) -> None:
+    model_of(tmp_path / "model", 20)
+    stray = tmp_path / "model" / "notes.txt"
+    stray.touch()
+    made = versions_of(tmp_path)
+    made._work(20)
+    stray.unlink()
+    assert made.known_files() == ["double.keras", "double_state.json"]
+    record = tmp_path / "stage" / "checkpoints" / "20" / "version.json"
+    records.write_json(record, {**records.read_json(record), "files": [*made.known_files(), "notes.txt"]})
+    assert versions.damage(tmp_path / "model", made.known_files()) is None
+    assert made.put_back(tmp_path / "old") == 20
+
+
+def test_what_does_not_unpack_is_damaged(tmp_path: Path) -> None:
+    model_of(tmp_path, 20)
+    path = tmp_path / "double.keras"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("optimizer.pt", b"abcabcabc" * 30_000, compress_type=zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    begin = content.find(b"optimizer.pt") + len("optimizer.pt")
+    content[begin : begin + 50] = b"\xff" * 50
+    path.write_bytes(content)
+    assert versions.damage(tmp_path) == "double.keras is cut short or damaged"
+
+
 # -- settings --------------------------------------------------------------------------------------------
 
 
@@ -479,6 +713,23 @@ def test_a_training_that_hangs_goes_on_from_its_save(job: Trained) -> None:
     end = job.finish(job.spec(20, "--hang", "8", "--every", "0.05", stuck_s=3))
     assert end["complete"] and job.iterations() == 20
     assert "did nothing for 3 s: it is ended" in job.log()
+
+
+def test_a_training_that_went_on_may_hang_again(job: Trained) -> None:
+    end = job.finish(job.spec(20, "--hang", "8", "--hang", "13", "--every", "0.02", stuck_s=2))
+    assert end["complete"] and job.iterations() == 20
+    assert job.log().count("it is started once more") == 2
+
+
+def test_a_pause_of_the_whole_host_is_not_held_against_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(watchdog, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(watchdog, "activity", lambda session: watchdog.Activity({1: 5}, {1: 5}))
+    dog = watchdog.Watchdog(1, every=10.0)
+    told = []
+    for now[0] in (5.0, 10.0, 1000.0, 1001.0, 1010.0, 1020.0):
+        told.append(dog.idle())
+    assert told == [5.0, 10.0, 10.0, 11.0, 20.0, 30.0]
 
 
 def test_slow_is_not_stuck(job: Trained) -> None:

@@ -1,18 +1,24 @@
-"""Tells whether the model in a folder can be loaded: exit code 0, or 1 and one sentence.
+"""Tells whether the model in a folder can be loaded: exit code 0, or 65 and one sentence if it cannot.
 
     python check_model.py MODEL_DIR
 
 It is run by the engine's own Python, and knows the files of both engines: Faceswap's `<trainer>.keras` (a zip with
 the weights in HDF5), the built-in engine's `<trainer>.npz`, and beside either of them `<trainer>_state.json`.
+
+Any other exit code is no verdict on the model: the program itself could not go on, for want of memory or of a module,
+or because a file may not be read.
 """
 
 import io
 import json
+import struct
 import sys
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
+
+CANNOT_BE_LOADED = 65  # EX_DATAERR; 1 is also how Python ends by an exception
 
 
 class Damaged(Exception):  # noqa: N818  it is a verdict, not a program's error
@@ -39,15 +45,18 @@ def check_keras(path: Path) -> None:
         # Reading a member to its end compares its CRC.
         contents = {name: pack.read(name) for name in names if not name.endswith("/")}
     json.loads(contents["config.json"])
-    with h5py.File(io.BytesIO(contents["model.weights.h5"]), "r") as weights:
-        arrays = []
+    arrays = []
 
-        def look(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                arrays.append(name)
-                check_numbers(name, item[()])
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            arrays.append(name)
+            check_numbers(name, item[()])
 
-        weights.visititems(look)
+    try:
+        with h5py.File(io.BytesIO(contents["model.weights.h5"]), "r") as weights:
+            weights.visititems(look)
+    except OSError as error:  # of the content: the file was read before
+        raise Damaged(str(error)) from None
     if not arrays:
         raise Damaged("it holds no weights")
 
@@ -76,11 +85,14 @@ def check_state(path: Path) -> None:
         raise Damaged(f"it is that of the model {state['name']}")
 
 
-def check(folder: Path) -> None:
-    """Raise SystemExit with a sentence where the model in a folder cannot be loaded."""
+def check(folder: Path) -> str | None:
+    """Return a sentence where the model in a folder cannot be loaded, None where it can.
+
+    SystemExit with a sentence where that cannot be told, as a file may not be read.
+    """
     models = sorted(path for path in folder.glob("*") if path.suffix in (".keras", ".npz"))
     if not models:
-        raise SystemExit(f"There is no model in {folder}: train one first, or put one back from a checkpoint.")
+        return f"There is no model in {folder}: train one first, or put one back from a checkpoint."
     for model in models:
         reader = check_keras if model.suffix == ".keras" else check_npz
         path = model
@@ -90,19 +102,24 @@ def check(folder: Path) -> None:
             check_state(path)
         except (
             Damaged,
-            OSError,
+            FileNotFoundError,
             ValueError,
             KeyError,
             EOFError,
             RuntimeError,
             zipfile.BadZipFile,
             zlib.error,
+            struct.error,
         ) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise SystemExit(
-                f"{path} cannot be loaded ({reason}): put the model back from a checkpoint, or train it anew."
-            ) from None
+            return f"{path} cannot be loaded ({reason}): put the model back from a checkpoint, or train it anew."
+        except OSError as error:
+            raise SystemExit(f"{path} cannot be read ({error.strerror}): mend that, and try again.") from None
+    return None
 
 
 if __name__ == "__main__":
-    check(Path(sys.argv[1]))
+    verdict = check(Path(sys.argv[1]))
+    if verdict:
+        print(verdict, file=sys.stderr)
+        sys.exit(CANNOT_BE_LOADED)

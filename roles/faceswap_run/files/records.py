@@ -60,8 +60,11 @@ def is_full(error: OSError) -> bool:
 
 def sentence(error: Exception, place: Path) -> str:
     """Return cause and remedy of what went wrong with the files in `place`."""
-    if not isinstance(error, OSError):
+    if isinstance(error, StageError):
         return str(error)
+    if not isinstance(error, OSError):
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"The stage's supervisor failed itself ({what}): run it again, and report it if it fails again."
     if is_full(error):
         return disk_full(place)
     return f"The host refused a file ({str(error).split('] ', 1)[-1]}): mend that, and run it again."

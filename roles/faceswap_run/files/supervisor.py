@@ -37,11 +37,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +63,14 @@ from records import (  # noqa: E402  # they are found only now
     sync_folder,
     write_json,
 )
-from training import Training, damaged, enough, write_settings  # noqa: E402
+from training import CutOffError, Training, damaged, enough, write_settings  # noqa: E402
 from versions import iterations_of  # noqa: E402
 from watch import GpuUse, Watch  # noqa: E402
-from watchdog import STOP_SECONDS, STUCK_SECONDS, Ending, Runner  # noqa: E402
+from watchdog import FROM_OUTSIDE, STOP_SECONDS, STUCK_SECONDS, Ending, Runner  # noqa: E402
 
 RESERVE_BYTES = 65536  # far more than the records of an end
 
 AGAIN = 75  # EX_TEMPFAIL: the unit starts the stage again after this exit code
-# By these an engine is ended from outside (memory ran out, a person, the machine); a SIGSEGV is its own fault.
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stage:
@@ -106,7 +106,7 @@ class Stage:
         inputs = {path: self.job / path for path in self.spec["inputs"]}
         if self.spec.get("script"):
             script = Path(__file__).parent / self.spec["script"]
-            inputs[self.spec["script"]] = script.parent  # the script may import its neighbours
+            inputs |= {f"{script.parent.name}/{path.name}": path for path in with_imports(script)}
         parts: Json = {
             "arguments": self.spec["arguments"],
             "inputs": {name: hashes.of(path) for name, path in inputs.items()},
@@ -339,7 +339,7 @@ class Stage:
                 raise StageError(f"What stage {self.name} works on changed while it was interrupted: run it again.")
             self.prepare(wanted)
             self.run(locks)
-        except (StageError, OSError) as error:
+        except Exception as error:
             self.record(finished=time.time(), exit_code=1, message=sentence(error, self.job), again=False)
             self.mark.unlink(missing_ok=True)
             raise
@@ -382,16 +382,19 @@ class Stage:
             watch = Watch(self.folder, log, self.spec.get("iterations"), self.state["seconds"])
             training = self._training(engine, runner) if self.spec.get("iterations") else None
             try:
-                ending = self._run_until_it_ends(engine, runner, watch, training)
-            except (StageError, OSError) as error:
+                try:
+                    ending = self._run_until_it_ends(engine, runner, watch, training)
+                finally:
+                    if training:
+                        training.close(watch)
+                self._let_go_of_the_starter()  # even if there was no command to run
+                self._finish(ending, runner.stopped, watch, training)
+            except Exception as error:
+                if not isinstance(error, (StageError, OSError)):
+                    watch.write(traceback.format_exc())
                 self.record(finished=time.time(), exit_code=1, message=sentence(error, self.job), again=False)
                 watch.save(state="failed", eta=None)
                 raise
-            finally:
-                if training:
-                    training.close(watch)
-            self._let_go_of_the_starter()  # even if there was no command to run
-            self._finish(ending, runner.stopped, watch, training)
         return int(self.state["exit_code"])
 
     def _training(self, engine: Json, runner: Runner) -> Training:
@@ -413,12 +416,16 @@ class Stage:
             if self.ini():
                 write_settings(self.job / f"{self.name}.ini", self.ini())
             if training:
-                training.make_ready(watch)
+                try:
+                    training.make_ready(watch)
+                except CutOffError as cut_off:
+                    return cut_off.ending
+                self.state["seconds"] = watch.spent  # a model that is begun anew has none behind it
             else:
                 watch.go_on_from(None)
             if runner.stopped:
                 return Ending(-signal.SIGINT, False, 0.0)
-            if training and training.left() < 1:  # an older version of a broken model has them all
+            if training and training.is_done(watch):  # an older version of a broken model may have all iterations
                 return Ending(0, False, 0.0)
             self.state["command"] = words = self.command(engine, training.tail() if training else None)
             watch.note(" ".join(words))
@@ -427,6 +434,8 @@ class Stage:
                 return ending
             if training and training.tries_again(ending, watch):
                 continue
+            if training and training.went_on():
+                hung = False
             if ending.stuck and not watch.failing and not hung:
                 hung = True
                 watch.tell("The engine hung: it is started once more.")
@@ -448,6 +457,11 @@ class Stage:
             with Path(os.devnull).open("w") as nothing:
                 os.dup2(nothing.fileno(), 1)
 
+    def _saved(self, training: Training) -> bool:
+        """Tell whether a training that was to end saved what it had then."""
+        model = training.model
+        return iterations_of(model) >= max(1, training.ended_at) and not damaged(self.folder, model)
+
     def _finish(self, ending: Ending, stopped: bool, watch: Watch, training: Training | None) -> None:
         done, code, log = self.iterations(), ending.code, self.folder / "log.txt"
         ended = training.ended if training else None
@@ -455,6 +469,8 @@ class Stage:
         again = stopped or (-code in FROM_OUTSIDE and not ending.stuck)
         if ending.stuck and done is not None and done >= self.spec["iterations"]:
             code = 0  # it hung when all was done
+        elif training and ended and self._saved(training):
+            code = 0  # it hung, or fell, after it was told to save and end, and had saved
         elif ending.stuck and not stopped:
             said = watch.cause() if watch.failing else None
             message = said or f"The engine did nothing for {ending.idle:.0f} s, again after a new start: see {log}."
@@ -499,10 +515,23 @@ class Stage:
         watch.save(state="done" if complete else "stopped" if stopped else "failed", eta=None)
         if done is not None:
             watch.save(done=done)
-        if complete and done is None:
-            # The replaced results can be made again; a replaced model is kept.
+        if complete and done is None and not self.spec.get("editable"):
+            # The replaced results can be made again; a replaced model and a person's work are kept.
             for shelf in (self.job / "superseded").glob(f"{self.name}-*"):
                 shutil.rmtree(shelf, ignore_errors=True)
+
+
+def with_imports(script: Path) -> list[Path]:
+    """Return a script and what it imports, itself or through others, from its own folder."""
+    found: list[Path] = []
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        if path.exists() and path not in found:
+            found.append(path)
+            names = re.findall(r"^(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.M)
+            waiting += [script.with_name(f"{name}.py") for name in names]
+    return sorted(found)
 
 
 def start(job: Path, name: str, check: bool, unit: str | None) -> Json:
@@ -691,7 +720,7 @@ def main() -> int:
             answer = stop(place, options.unit)
         else:
             answer = wanted(place)
-    except (StageError, OSError) as error:
+    except Exception as error:
         text = sentence(error, place)
         if options.verb in ("run", "go_on"):
             print(text, file=sys.stderr)

@@ -21,7 +21,7 @@ from typing import Any
 from records import Json, StageError, read_json, write_json
 from versions import Versions, available_memory, damage, iterations_of
 from watch import Reader, Watch
-from watchdog import Ending, Runner
+from watchdog import FROM_OUTSIDE, Ending, Runner
 
 DEFAULT_BATCH = 16  # Faceswap's own
 GROWTH = 1.05  # a batch twice as large must train so much more faces a second to be worth it
@@ -29,6 +29,7 @@ MARGIN = 1.25  # more than the batch must fit, so that it does not sit at the ed
 PROBE_ITERATIONS = 20
 PROBE_WARM = 5  # the first ones pick algorithms, and save
 PLATEAU_SHARE = 0.01
+KILLS_SECONDS = 10.0  # a command that the kernel ends for its memory is gone within this time
 
 
 def enough(spec: Json, state: Json) -> str | None:
@@ -103,11 +104,19 @@ def ended_for_memory() -> int:
     return 0
 
 
+class CutOffError(Exception):
+    """What was tried was ended from outside; the training itself would have been."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending)
+        self.ending = ending
+
+
 class Probe(Reader):
     """Measures how fast a few iterations go."""
 
     def __init__(self, log: Any) -> None:
-        super().__init__(log)
+        super().__init__(log, trains=True)
         self._points: list[tuple[float, int]] = []
 
     def advance(self, done: int, total: int | None, losses: tuple[float, float] | None) -> None:
@@ -134,28 +143,32 @@ class Training:
     ) -> None:
         self.model = job / spec["model"]
         self.ended: Json | None = None
+        self.ended_at = 0  # the iterations that it had when it was to end
         self.batch_size: int | None = None
         self._folder, self._job, self._spec, self._engine, self._digest = folder, job, spec, engine, digest
         self._wanted: Json = spec.get("training", {})
         self._arguments, self._runner = arguments, runner
         keep, check = int(self._wanted.get("checkpoints", 0)), list(engine.get("check_model") or [])
-        self._versions = Versions(folder, self.model, keep, check, runner.environment)
+        self._versions = Versions(folder, self.model, keep, check, runner.environment, lambda: runner.stopped)
         self._restored = 0
-        self._killed_for_memory = 0
+        self._kills = (0, 0)  # of the kernel for want of memory, as counted at the last two looks
+        self._looked = 0.0
         self._base = 0
 
     # -- before ------------------------------------------------------------------------------------------
 
     def make_ready(self, watch: Watch) -> None:
-        """Have a model that is whole, and a batch size."""
+        """Have a model that is whole, and a batch size. CutOffError where that was cut off."""
         self._versions.clear_leftovers()
         broken = damage(self.model, self._versions.known_files())
         if broken:
             self._put_back(broken, watch)
+        if self._runner.stopped:
+            return
         if self.batch_size is None and self._wanted.get("batch_size"):
             self.batch_size = self._remembered() or self._choose(watch)
         self._base = iterations_of(self.model)
-        self._killed_for_memory = ended_for_memory()
+        self._kills, self._looked = (ended_for_memory(),) * 2, time.monotonic()
         watch.go_on_from(self._base)
         if self.batch_size:
             watch.save(batch_size=self.batch_size)
@@ -163,8 +176,11 @@ class Training:
     def _put_back(self, broken: str, watch: Watch) -> None:
         superseded = self._job / "superseded"
         done = self._versions.put_back(superseded)
+        if done is None and self._runner.stopped:
+            return  # the next run finds out
         if done is None:
             self._versions.set_aside(superseded, versions=True)
+            watch.forget_seconds()
             watch.tell(f"The model was broken ({broken}), and no version of it is whole: it is begun anew.")
         else:
             watch.tell(f"The model was broken ({broken}): it is back at {done} iterations.")
@@ -172,6 +188,14 @@ class Training:
     def left(self) -> int:
         """Return how many iterations are still to be done."""
         return int(self._spec["iterations"]) - iterations_of(self.model)
+
+    def is_done(self, watch: Watch) -> bool:
+        """Tell whether nothing is left to do: not an iteration, or no time for one, as the model has some."""
+        return self.left() < 1 or (self._base > 0 and self._is_to_end(watch))
+
+    def went_on(self) -> bool:
+        """Tell whether the last command saved more than it began with."""
+        return iterations_of(self.model) > self._base
 
     def tail(self) -> list[str]:
         """Return the arguments that depend on where the training stands, and on the host."""
@@ -241,26 +265,31 @@ class Training:
     def _try(self, size: int, watch: Watch) -> float | None:
         """Return the faces per second with a batch size, None if it does not fit into memory.
 
-        StageError where the engine fails for another reason: the training itself would fail as well.
+        StageError where the engine fails for another reason: the training itself would fail as well. CutOffError
+        where it was ended from outside.
         """
         place = self._folder / "probe"
         shutil.rmtree(place, ignore_errors=True)
-        words, probe = list(self._arguments), Probe(watch.log)
+        words, before = list(self._arguments), ended_for_memory()
         words[words.index(str(self._spec["model"]))] = str((place / "model").relative_to(self._job))
-        place.mkdir()
-        before = ended_for_memory()
-        try:
-            ending = self._runner.run(
-                [*words, "-s", "1000000", *self._sized(size), "-i", str(PROBE_ITERATIONS)], probe
-            )
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-        if self._runner.stopped:
-            return None
+        words += ["-s", "1000000", *self._sized(size), "-i", str(PROBE_ITERATIONS)]
+        for _ in range(2):
+            probe = Probe(watch.log)
+            place.mkdir()
+            try:
+                ending = self._runner.run(words, probe)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+            if self._runner.stopped:
+                return None
+            if not ending.stuck or probe.failing:
+                break  # only what hung by itself is tried again
         if ending.code or ending.stuck:
             if probe.out_of_memory or (ending.code == -9 and ended_for_memory() > before):
                 watch.tell(f"Batch size {size} does not fit into memory.")
                 return None
+            if -ending.code in FROM_OUTSIDE and not ending.stuck:
+                raise CutOffError(ending)
             raise StageError(probe.cause() or f"The engine failed when batch size {size} was tried: see its log.")
         rate = 2 * size * (probe.rate() or 0.0)
         watch.tell(f"Batch size {size} trains {rate:.0f} faces a second.")
@@ -272,6 +301,11 @@ class Training:
         """Keep versions; tell whether the training is to end before its last iteration."""
         self._versions.look()
         self._tell(watch)
+        if time.monotonic() - self._looked >= KILLS_SECONDS:
+            self._kills, self._looked = (self._kills[1], ended_for_memory()), time.monotonic()
+        return watch.advanced and self._is_to_end(watch)  # before, there is nothing to save, and nobody who would
+
+    def _is_to_end(self, watch: Watch) -> bool:
         hours, span = float(self._wanted.get("max_hours") or 0), int(self._wanted.get("plateau_iterations") or 0)
         if hours and watch.seconds() >= hours * 3600:
             self._end(watch, "hours", f"It has trained for {hours:g} h, which is its limit.")
@@ -281,6 +315,7 @@ class Training:
 
     def _end(self, watch: Watch, by: str, reason: str) -> None:
         self.ended = {"by": by, "reason": reason, "iterations": self._spec["iterations"]}
+        self.ended_at = int(watch.progress["done"])
         self.ended["plateau_iterations"] = int(self._wanted.get("plateau_iterations") or 0)
         watch.tell(reason)
 
@@ -294,7 +329,7 @@ class Training:
         """Tell whether the command is to run again: with a smaller batch, or with an older version of the model."""
         if not ending.code and not ending.stuck:
             return False
-        short = watch.out_of_memory or (ending.code == -9 and ended_for_memory() > self._killed_for_memory)
+        short = watch.out_of_memory or (ending.code == -9 and ended_for_memory() > self._kills[0])
         if short and self.batch_size and self.batch_size > 1:
             self.batch_size = self._remember(self.batch_size // 2, "memory ran out")
             saved = iterations_of(self.model)

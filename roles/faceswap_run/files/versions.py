@@ -15,26 +15,30 @@ import itertools
 import json
 import os
 import shutil
+import struct
 import subprocess
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from records import is_full, read_json, sync_folder, write_json
+from records import Json, is_full, read_json, sync_folder, write_json
 
 FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file
 CHECK_SECONDS = 900.0
+CANNOT_BE_LOADED = 65  # the check's exit code for its verdict; any other one tells of the check, not of the model
+UNSTEADY = 3  # so many saves in a row that changed while they were copied are worth a word
 SPARE_BYTES = 256 * 2**20
 ARCHIVES = (".keras", ".npz")  # models of Faceswap, and of the built-in engine: both are zip archives
+STATE = "_state.json"
 RECORD = "version.json"
-OTHERS = (".bk", ".tmp")
 
 
 def state_file(model: Path) -> Path | None:
     """Return the file that counts the iterations of the model in a folder."""
-    return next(iter(sorted(model.glob("*_state.json"))), None)
+    return next(iter(sorted(model.glob(f"*{STATE}"))), None)
 
 
 def iterations_of(model: Path) -> int:
@@ -44,10 +48,26 @@ def iterations_of(model: Path) -> int:
     return done if isinstance(done, int) else 0
 
 
+def is_part(name: str) -> bool:
+    """Tell whether a file belongs to a model: not its logs, the engine's backup, or what strayed into its folder."""
+    return name.endswith((*ARCHIVES, STATE))
+
+
 def files_of(model: Path) -> list[Path]:
-    """Return the files that make up a model: without logs, and without the engine's own backup of an older save."""
+    """Return the files that make up a model."""
     found = model.iterdir() if model.is_dir() else ()
-    return sorted(path for path in found if path.is_file() and path.name != RECORD and path.suffix not in OTHERS)
+    return sorted(path for path in found if is_part(path.name) and path.is_file())
+
+
+def files_in(record: Json) -> list[str]:
+    """Return the names of the files of a model that a version's record tells."""
+    return [name for name in record.get("files", []) if is_part(name)]
+
+
+def marks(model: Path) -> list[tuple[str, int, int]]:
+    """Return what changes with each save: names, times and sizes of a model's files."""
+    stats = [(path.name, path.stat()) for path in files_of(model)]
+    return [(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]
 
 
 def damage(model: Path, known: Sequence[str] = (), thorough: bool = True) -> str | None:
@@ -64,11 +84,12 @@ def damage(model: Path, known: Sequence[str] = (), thorough: bool = True) -> str
             try:
                 with zipfile.ZipFile(path) as archive:
                     bad = archive.testzip() if thorough else None
-            except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError):
+            # What is no archive, and what fails to unpack: NotImplementedError is a RuntimeError.
+            except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError):
                 bad = path.name
             if bad:
                 return f"{path.name} is cut short or damaged"
-        elif path.name.endswith("_state.json"):
+        else:
             try:
                 json.loads(path.read_text(encoding="utf-8"))["iterations"]
             except (OSError, ValueError, KeyError, TypeError):
@@ -76,27 +97,43 @@ def damage(model: Path, known: Sequence[str] = (), thorough: bool = True) -> str
     return None
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file, sharing its blocks where the file system can, and have it outlast a power failure."""
+def copy(source: Path, target: Path, over: Callable[[], bool] = lambda: False) -> None:
+    """Copy a file, sharing its blocks where the file system can, and have it outlast a power failure.
+
+    It is left off in the middle once it is `over`.
+    """
     with source.open("rb") as old, target.open("wb") as new:
         try:
             fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
         except OSError:
-            shutil.copyfileobj(old, new, 1 << 20)
+            while not over() and (block := old.read(1 << 20)):
+                new.write(block)
         new.flush()
         os.fsync(new.fileno())
 
 
 class Versions:
-    """The versions of one model: `keep` of them stay. `check` is the command that tries to load a folder, if any."""
+    """The versions of one model: `keep` of them stay. `check` is the command that tries to load a folder, if any.
 
-    def __init__(self, stage: Path, model: Path, keep: int, check: list[str], environment: dict[str, str]) -> None:
+    Copies and checks that are under way are left off once the stage is `stopped`.
+    """
+
+    def __init__(
+        self,
+        stage: Path,
+        model: Path,
+        keep: int,
+        check: list[str],
+        environment: dict[str, str],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.folder = stage / "checkpoints"
         self._model, self._keep, self._check, self._environment = model, keep, check, environment
+        self._stopped = stopped
         self._worker: threading.Thread | None = None
-        self._trial: subprocess.Popen[str] | None = None
         self._ending = False
         self._no_room_told = False
+        self._unsteady: set[int] = set()
         self.said: list[str] = []  # for the log, which is another thread's
 
     # -- what is there -----------------------------------------------------------------------------------
@@ -108,7 +145,7 @@ class Versions:
 
     def known_files(self) -> list[str]:
         """Return the names of the files that a whole model has, as far as there is a version to tell."""
-        return next((read_json(version / RECORD).get("files", []) for version in self.kept()), [])
+        return next((files_in(read_json(version / RECORD)) for version in self.kept()), [])
 
     def clear_leftovers(self) -> None:
         """Finish or remove what a kill left half made."""
@@ -122,27 +159,36 @@ class Versions:
 
     def look(self) -> None:
         """Make a version in the background if the engine saved since the newest, and none is being made."""
-        if self._keep < 1 or (self._worker and self._worker.is_alive()):
+        if self._worker and self._worker.is_alive():
             return
-        done, kept = iterations_of(self._model), self.kept()
-        if done > (int(kept[0].name) if kept else 0):
+        done = self._not_kept()
+        if done:
             self._worker = threading.Thread(target=self._work, args=(done,), daemon=True)
             self._worker.start()
 
     def close(self) -> None:
-        """Let go of what is under way; a copy that is not whole is not a version."""
+        """Let go of what is under way, and keep what a training that was not stopped has saved at its end."""
         self._ending = True
-        if self._trial:
-            with contextlib.suppress(OSError):
-                self._trial.kill()
         if self._worker:
             self._worker.join()
+        self._ending = False
+        done = self._not_kept()
+        if done and not self._stopped():
+            self._work(done, check=False)  # who needs it tries it out
 
-    def _work(self, done: int) -> None:
+    def _not_kept(self) -> int:
+        """Return the iterations of the model if it is to have a version and has none, else 0."""
+        done, kept = iterations_of(self._model), self.kept()
+        return done if self._keep > 0 and done > (int(kept[0].name) if kept else 0) else 0
+
+    def _over(self) -> bool:
+        return self._ending or self._stopped()
+
+    def _work(self, done: int, check: bool = True) -> None:
         try:
             version = self._copy(done)
             if version:
-                self._try_out(version)
+                self._try_out(version, check)
                 self._prune()
         except OSError as error:
             if not is_full(error):
@@ -156,8 +202,7 @@ class Versions:
 
     def _copy(self, done: int) -> Path | None:
         """Return a new version, or None if there is no room or the engine saved again meanwhile."""
-        sources = files_of(self._model)
-        before = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in sources]
+        before = marks(self._model)
         size = sum(row[2] for row in before)
         # The engine's next save needs its room first: Faceswap may write three times as much at its end.
         self._tell_no_room(full := shutil.disk_usage(self._model).free < 4 * size + SPARE_BYTES)
@@ -167,34 +212,40 @@ class Versions:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         try:
-            for path in sources:
-                if self._ending:
+            names = [name for name, _, _ in before]
+            for name in names:
+                copy(self._model / name, new / name, self._over)
+                if self._over():
                     return None
-                copy(path, new / path.name)
-            after = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files_of(self._model)]
-            if after != before or iterations_of(new) != done:
+            broken = damage(new)
+            if marks(self._model) != before or iterations_of(new) != done:
+                self._tell_unsteady(done)
                 return None  # the next save is as good
-            write_json(new / RECORD, {"iterations": done, "made": time.time(), "files": [p.name for p in sources]})
+            self._unsteady.clear()
+            record: Json = {"iterations": done, "made": time.time(), "files": names}
+            write_json(new / RECORD, {**record, "loads": False, "reason": broken} if broken else record)
             new.replace(version)
             sync_folder(self.folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)
         return version
 
-    def _try_out(self, version: Path) -> None:
-        broken = damage(version)
-        loads: bool | None = broken is None
-        if loads and self._check:
+    def _tell_unsteady(self, done: int) -> None:
+        self._unsteady.add(done)
+        if len(self._unsteady) == UNSTEADY:
+            self.said.append("The engine saves again before a version of the model is copied: save it more rarely.")
+
+    def _try_out(self, version: Path, check: bool) -> None:
+        record = read_json(version / RECORD)
+        loads, reason = record.get("loads"), record.get("reason")
+        if loads is None and check and not self._over():
             # A kilobyte in the file may be one and a half in memory; the training has the first claim on it.
             need = 2 * sum(path.stat().st_size for path in files_of(version)) + 2**30
-            loads, broken = self.loads(version) if available_memory() > need else (None, None)
-        elif loads:
-            loads = None
-        if self._ending and not broken:
-            return
-        write_json(version / RECORD, {**read_json(version / RECORD), "loads": loads, "reason": broken})
+            loads, reason = self.loads(version) if available_memory() > need else (None, None)
+            if loads is not None or not self._over():
+                write_json(version / RECORD, {**record, "loads": loads, "reason": reason})
         if loads is False:
-            self.said.append(f"The model as saved at {version.name} iterations cannot be loaded ({broken}).")
+            self.said.append(f"The model as saved at {version.name} iterations cannot be loaded ({reason}).")
 
     def loads(self, folder: Path) -> tuple[bool | None, str | None]:
         """Have the engine load the model in a folder; (None, None) if that cannot be told."""
@@ -202,8 +253,8 @@ class Versions:
             return None, None
         words = ["nice", "-n", "19", *self._check, str(folder)]
         environment = {**self._environment, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            self._trial = subprocess.Popen(
+        with contextlib.suppress(OSError):
+            trial = subprocess.Popen(
                 words,
                 cwd=folder.parent,
                 env=environment,
@@ -212,17 +263,24 @@ class Versions:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            try:
-                _, said = self._trial.communicate(timeout=CHECK_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._trial.kill()
-                self._trial.communicate()
-                raise
-            if self._trial.returncode == 0:
+            with contextlib.suppress(OSError):  # where memory runs out, the training is the last to be ended
+                Path(f"/proc/{trial.pid}/oom_score_adj").write_text("1000")
+            said = self._wait_for(trial)
+            if trial.returncode == 0:
                 return True, None
-            if self._trial.returncode == 1:  # any other end is not the check's own: no memory, a kill
+            if trial.returncode == CANNOT_BE_LOADED:
                 return False, (said.strip().splitlines() or ["the engine does not say why"])[-1].rstrip(".")
         return None, None
+
+    def _wait_for(self, trial: subprocess.Popen[str]) -> str:
+        """Return what a check said until its end, which is near once it takes too long, or the stage ends."""
+        deadline = time.monotonic() + CHECK_SECONDS
+        while True:
+            try:
+                return trial.communicate(timeout=1.0)[1]
+            except subprocess.TimeoutExpired:
+                if self._over() or time.monotonic() > deadline:
+                    trial.kill()
 
     def _prune(self) -> None:
         """Keep so many versions that are not known to be bad, and the newest bad one."""
@@ -241,12 +299,9 @@ class Versions:
         The broken model is kept. A kill at any moment leaves the old model, the new one, or none, which is
         taken for a broken one the next time.
         """
-        for source in itertools.chain(self.kept(), self._backups()):
-            record = read_json(source / RECORD)
-            if record.get("loads") is False or damage(source, record.get("files", [])):
-                continue
-            if record.get("loads") is None and self.loads(source)[0] is False:
-                continue
+        for source in self._whole():
+            if self._stopped():
+                break
             new = self._model.with_name(self._model.name + ".restored")
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
@@ -260,6 +315,17 @@ class Versions:
             self.forget_newer(iterations_of(self._model))
             return iterations_of(self._model)
         return None
+
+    def _whole(self) -> Iterator[Path]:
+        """Yield what can be put back, the best first: versions, the engine's backup, what was condemned but loads."""
+        for condemned in (False, True):
+            for source in itertools.chain(self.kept(), () if condemned else self._backups()):
+                record = read_json(source / RECORD)
+                loads = record.get("loads")
+                if (loads is False) != condemned or damage(source, files_in(record)):
+                    continue
+                if loads or self.loads(source)[0] is not False:
+                    yield source
 
     def _backups(self) -> Iterator[Path]:
         """Yield a folder with the engine's own backup (Faceswap's `.bk` files), if the model has one."""

@@ -38,10 +38,14 @@ LOSSES_HEAD = "iteration,loss_a,loss_b\n"
 
 
 class Reader:
-    """Takes a command's output apart, lines into a log. A subclass says what progress is good for."""
+    """Takes a command's output apart, lines into a log. A subclass says what progress is good for.
 
-    def __init__(self, log: Any) -> None:
+    Progress is what is told of the iterations if it `trains`: the bars in between count something else.
+    """
+
+    def __init__(self, log: Any, trains: bool) -> None:
         self.log = log
+        self._trains = trains
         self.begin()
 
     def begin(self) -> None:
@@ -76,16 +80,18 @@ class Reader:
     def _line(self, line: str) -> None:
         line = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).rstrip()
         training, counting = TRAINING.search(line), COUNTING.search(line)
-        match = training or counting
+        match = training or (None if self._trains else counting)
         if match:
             done = int(match[1])
             if done > self._done:  # a bar that is only drawn again does not
-                self.advanced, self.failing = True, False
+                self.advanced = True
+                self.failing = self.disk_full = self.out_of_memory = False
             self._done = done
             if training:
-                self.advance(int(training[1]), None, (float(training[2]), float(training[3])))
-            elif counting:
-                self.advance(int(counting[1]), int(counting[2]), None)
+                self.advance(done, None, (float(training[2]), float(training[3])))
+            else:
+                self.advance(done, int(match[2]), None)
+        if training or counting:
             now = time.monotonic()
             if now - self._logged >= LOG_PROGRESS_SECONDS:
                 self._logged = now
@@ -135,15 +141,19 @@ class Watch(Reader):
     def __init__(self, folder: Path, log: Any, total: int | None, spent: float) -> None:
         self._path = folder / "progress.json"
         self._losses = folder / "losses.csv"
-        self._spent, self._since = spent, time.monotonic()
+        self.spent, self._since = spent, time.monotonic()
         self.progress: Json = {"stage": folder.name, "state": "running", "total": total, "batch_size": None}
         self.history: list[float] = []  # the summed losses of this command's iterations
-        super().__init__(log)
+        super().__init__(log, trains=total is not None)
         self.go_on_from(None)
 
     def seconds(self) -> float:
         """Return the seconds of all runs of the stage."""
-        return self._spent + time.monotonic() - self._since
+        return self.spent + time.monotonic() - self._since
+
+    def forget_seconds(self) -> None:
+        """Count the stage's seconds anew: what was made in those before is gone."""
+        self.spent, self._since = 0.0, time.monotonic()
 
     def go_on_from(self, base: int | None) -> None:
         """Begin to read another command, which goes on from iteration `base` if it counts them."""

@@ -23,7 +23,11 @@ from watch import Reader
 
 STOP_SECONDS = 300.0  # a large model takes minutes to save
 STUCK_SECONDS = 600.0
+# By these a command is ended from outside (memory ran out, a person, the machine); a SIGSEGV is its own fault.
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 AFTER_AN_ERROR = 20  # by so much is patience shorter after an error that the engine told, or a signal that we sent
+
+PAUSE_SECONDS = 5.0  # a loaded host may keep us away for so long
 
 BUSY_SHARE = 0.02  # of one core, ten times what a hung Faceswap uses
 BUSY_TICKS = 3  # the clock's own grain, where looks follow fast
@@ -89,9 +93,12 @@ class Watchdog:
     def idle(self) -> float:
         """Return the seconds since it last worked, computed, moved or said anything."""
         now = time.monotonic()
-        if now - self._looked >= self._every:
+        away = now - self._looked
+        if away >= self._every:
             seen = activity(self._session)
-            if is_busy(self._seen, seen, now - self._looked):
+            if away > 3 * self._every + PAUSE_SECONDS:  # we ourselves were paused, and so perhaps was the session
+                self._busy = min(now, self._busy + away)
+            elif is_busy(self._seen, seen, away):
                 self._busy = now
             self._seen, self._looked = seen, now
         return now - self._busy
@@ -119,6 +126,7 @@ class Runner:
         self.environment = environment
         self._folder, self._lock, self._stuck, self._started = folder, lock, stuck, started
         self._process: subprocess.Popen[bytes] | None = None
+        self._told = False
 
     def listen(self) -> None:
         """From now on SIGTERM and SIGINT save and stop; no command may inherit them ignored."""
@@ -130,11 +138,14 @@ class Runner:
         self._save_and_end()
 
     def _save_and_end(self) -> None:
-        if self._process and self._process.poll() is None:
+        """Have the command save and end. It is told once: Faceswap gives its save up on a second SIGINT."""
+        if not self._told and self._process and self._process.poll() is None:
+            self._told = True
             self._process.send_signal(signal.SIGINT)  # Faceswap saves on SIGINT and dies on SIGTERM
 
     def run(self, words: Sequence[str], reader: Reader, tick: Callable[[], bool] | None = None) -> Ending:
         """Run a command to its end. `tick` is called once a second; when it returns true the command is to end."""
+        self._told = False
         self._process = process = subprocess.Popen(
             words,
             cwd=self._folder,
@@ -172,13 +183,14 @@ class Runner:
             elif idle > self._stuck / (AFTER_AN_ERROR if reader.failing else 1):
                 reader.note(f"The engine did nothing for {idle:.0f} s: it is ended.")
                 cut.begin(idle)
+                self._save_and_end()
         process.stdout.close()
         code = process.wait()
         return Ending(code, cut.because is not None, cut.because or 0.0)
 
 
 class Cut:
-    """Ends a command: SIGINT to it, then, should it do nothing for `grace` s, SIGTERM and SIGKILL to its session."""
+    """Ends a command that was told to: SIGTERM and SIGKILL to its session, should it do nothing for `grace` s."""
 
     def __init__(self, process: subprocess.Popen[bytes], grace: float) -> None:
         self._process, self._grace = process, grace
@@ -188,14 +200,12 @@ class Cut:
         self.because: float | None = None
 
     def begin(self, idle: float) -> None:
-        """Begin, because the command did nothing for `idle` seconds."""
+        """Take note that the command is told because it did nothing for `idle` seconds."""
         self.because = idle
         self.told()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
 
     def told(self) -> None:
-        """Take note that the command was sent SIGINT."""
+        """Take note that the command was told to end."""
         self.begun, self._since = True, time.monotonic()
 
     def go_on(self, idle: float) -> None:
