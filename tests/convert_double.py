@@ -1,7 +1,9 @@
 """A test double of an engine's convert, for tests of faces/convert.py alone: it writes each frame with a dot in it.
 
 As Faceswap's it takes a video's frames by `-R`, writes to the model's state file, and ends with 0 whatever happened
-to a frame. FAULT in the environment is `KIND:FRAME`: `omit` makes no image of that frame, `row` writes a raw row of
+to a frame. With -a only frames with a face in that folder get their dot.
+
+FAULT in the environment is `KIND:FRAME`: `omit` makes no image of that frame, `row` writes a raw row of
 its pixels (Faceswap, where a swap failed), `small` scales it, `full` fills the disk, `crash` ends with 3 there and
 `wait` waits for a signal; `container:mpegts` makes no frame at all of a
 file of that format. MADE names a file with a line for each frame that was made.
@@ -43,6 +45,7 @@ def main() -> int:
     parser.add_argument("-R", nargs="+", default=[])
     parser.add_argument("-O", type=int, default=100)
     parser.add_argument("-c", default="none")
+    parser.add_argument("-a", type=Path)
     options = parser.parse_args()
     kind, _, at = os.environ.get("FAULT", ":").partition(":")
     for state in options.m.glob("*_state.json"):
@@ -71,7 +74,8 @@ def main() -> int:
         scale = options.O / (200 if hit and kind == "small" else 100)
         size = (round(picture.width * scale), round(picture.height * scale))
         picture = picture.resize(size)
-        picture.putpixel((0, 0), (255, 0, len(options.c)))
+        if not options.a or (options.a / f"{name}_0.png").exists():
+            picture.putpixel((0, 0), (255, 0, len(options.c)))
         picture.save(path)
         if "MADE" in os.environ:
             with Path(os.environ["MADE"]).open("a") as made:

@@ -211,6 +211,38 @@ def test_a_folder_of_images_without_numbers_is_cut_too(job: Job) -> None:
     assert sorted(job.frames()) == sorted(f"{name}.png" for name in names if name != "Anfang")
 
 
+def test_faces_that_were_weeded_out_are_not_swapped(job: Job) -> None:
+    """Nor are frames taken up that were made before they were."""
+    faces = job.folder / "faces_a"
+    faces.mkdir()
+    for name in NAMES:
+        (faces / f"{Path(name).stem}_0.png").touch()
+    assert job.done("--range", "1-30", words=("-a", "faces_a"))
+    (faces / "a_000012_0.png").unlink()
+    job.done(words=("-a", "faces_a"), ranges=2)
+    dots = {path.name: Image.open(path).getpixel((0, 0)) for path in (job.folder / "quarantine").iterdir()}
+    assert [name for name in NAMES if dots[name] != (255, 0, 4)] == ["a_000012.png"]
+
+
+def test_finished_frames_give_way_on_a_full_disk(job: Job) -> None:
+    job.environment["FAULT"] = "full:000012"
+    job.refused()
+    assert len(list((job.folder / "quarantine.parts").glob("*/frames/*.png"))) == FRAMES - 1
+    full = "import sys; sys.path.insert(0, sys.argv[1]); import convert; convert.SCANT = 1 << 60; "
+    full += "sys.exit(convert.main(sys.argv[2:]))"
+    words = job.command()[2:]
+    done = subprocess.run(
+        [sys.executable, "-c", full, str(SCRIPT.parent), *words],
+        cwd=job.folder,
+        env={**os.environ, **job.environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "The disk is full" in done.stdout, done.stdout + done.stderr
+    assert not (job.folder / "quarantine.parts").exists()
+
+
 def test_the_model_stays_as_it_is(job: Job) -> None:
     before = {path: path.read_bytes() for path in (job.folder / "model").iterdir() if path.is_file()}
     job.done(ranges=2)
@@ -262,11 +294,20 @@ def remove_model(job: Job) -> None:
     (job.folder / "model" / "double_state.json").unlink()
 
 
-def break_model(job: Job) -> None:
+def check_by(job: Job, code: str) -> None:
     engine = json.loads((job.folder / "engine.json").read_text())
-    says = "import sys; sys.exit('The model in ' + sys.argv[1] + ' is of another trainer: train it anew.')"
-    engine["check_model"] = [sys.executable, "-c", says]
+    engine["check_model"] = [sys.executable, "-c", f"import sys; {code}"]
     (job.folder / "engine.json").write_text(json.dumps(engine))
+
+
+def break_model(job: Job) -> None:
+    says = "The model in model is of another trainer: train it anew."
+    check_by(job, f"print({says!r}, file=sys.stderr); sys.exit(65)")
+
+
+def test_a_check_that_fails_itself_refuses_no_model(job: Job) -> None:
+    check_by(job, "raise MemoryError")
+    job.done()
 
 
 BAD: dict[str, tuple[Callable[[Job], object], tuple[object, ...], tuple[object, ...], str]] = {
@@ -372,11 +413,13 @@ def faceswap(upstream_engine: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @needs_source
 def test_faceswaps_ranges_join_to_the_whole_and_faceless_frames_come_out_unchanged(faceswap: Job) -> None:
     state = (faceswap.folder / "model" / "phaze_a_state.json").read_bytes()
-    faceswap.done(words=("-w", "opencv", "-c", "avg-color", "-M", "extended"))
+    words = ("-w", "opencv", "-c", "avg-color", "-M", "extended", "-a", "faces_a")
+    (faceswap.folder / "faces_a" / "a_000007_0.png").unlink()  # weeded out
+    faceswap.done(words=words)
     whole = faceswap.take()
     for span in ("11-30", "1-10"):
-        faceswap.done("--range", span, words=("-w", "opencv", "-c", "avg-color", "-M", "extended"))
-    faceswap.done(words=("-w", "opencv", "-c", "avg-color", "-M", "extended"))
+        faceswap.done("--range", span, words=words)
+    faceswap.done(words=words)
     assert sorted(whole) == NAMES
     assert faceswap.take() == whole
     assert (faceswap.folder / "model" / "phaze_a_state.json").read_bytes() == state
@@ -384,7 +427,7 @@ def test_faceswaps_ranges_join_to_the_whole_and_faceless_frames_come_out_unchang
     with av.open(str(faceswap.folder / "input" / "a.mp4")) as container:
         for name, frame in zip(NAMES, container.decode(video=0), strict=True):
             same = np.array_equal(np.asarray(Image.open(folder / name)), frame.to_ndarray(format="rgb24"))
-            assert same == (name in (NAMES[4], NAMES[5])), name
+            assert same == (name in NAMES[4:7]), name
 
 
 @pytest.mark.upstream

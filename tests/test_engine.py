@@ -335,6 +335,37 @@ def test_only_the_face_changes(job: Job, converted: Path) -> None:
         assert change[(top + bottom) // 2, (left + right) // 2] > 0
 
 
+def test_a_frame_that_extract_left_out_stays_as_it_is(job: Job, converted: Path, tmp_path: Path) -> None:
+    """As with -N of extract."""
+    content = json.loads(job.alignments.read_text())
+    del content["still002.png"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    done(*job.convert(tmp_path / "out", "-R", "1-2"), "-p", tmp_path / "a.json")
+    first, second = (np.asarray(Image.open(tmp_path / "out" / f"still00{n}.png")) for n in (1, 2))
+    assert np.array_equal(first, np.asarray(Image.open(converted / "still001.png")))
+    assert np.array_equal(second, np.asarray(Image.open(job.a / "still002.png")))
+
+
+def test_a_video_s_colours_are_those_that_faceswap_sees(job: Job, tmp_path: Path) -> None:
+    """And those that a range of it is cut into; of more than 8 bits swscale makes others on its way to RGB."""
+    path = tmp_path / "ten.mkv"
+    noise = np.random.default_rng(1)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        for _ in range(3):
+            picture = noise.integers(0, 255, (48, 64, 3), np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="bgr24")[..., ::-1] for frame in container.decode(video=0)]
+    (tmp_path / "a.json").write_text('{"ten_000001.mkv": []}')
+    words = ["-i", path, "-p", tmp_path / "a.json", "-m", job.model, "-o", tmp_path / "out"]
+    done("convert", *words)
+    made = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "out").iterdir())]
+    assert len(made) == 3 and all(map(np.array_equal, made, frames))
+
+
 def test_ranges_join_to_the_whole(job: Job, converted: Path, tmp_path: Path) -> None:
     done(*job.convert(tmp_path / "one", "-R", "1-4", "20-27"))
     done(*job.convert(tmp_path / "two", "-R", "5-19"))
@@ -457,5 +488,5 @@ def test_what_convert_needs_and_lacks(job: Job, tmp_path: Path) -> None:
     for content in ("{", "[]", '{"still001.png": [{"landmarks_2d": [[1, 2]]}]}'):
         broken.write_text(content)
         assert "is not an alignments file" in refused(*job.convert(out), "-p", broken)
-    broken.write_text("{}")
-    assert "has no frame still001.png" in refused(*job.convert(out), "-p", broken)
+    broken.write_text('{"another.png": []}')
+    assert f"has no frame of {job.a}" in refused(*job.convert(out), "-p", broken)

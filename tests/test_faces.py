@@ -165,6 +165,22 @@ def test_an_uneven_rate_is_seen_and_is_no_fault(tmp_path: Path) -> None:
     assert "unevenly" in seen.facts()
 
 
+def test_frames_that_an_edit_list_hides_are_not_missed(tmp_path: Path) -> None:
+    """As a video has whose beginning was cut off without encoding it anew."""
+    film(tmp_path / "long.mp4", range(200), g="200", bf="0")
+    with av.open(str(tmp_path / "long.mp4")) as long, av.open(str(tmp_path / "cut.mp4"), "w") as out:
+        stream = long.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in long.demux(stream):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                packet.stream, begin = copy, round(6 / packet.time_base)
+                packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
+                out.mux(packet)
+    with av.open(str(tmp_path / "cut.mp4")) as container:
+        assert container.streams.video[0].frames == 200
+    assert media.look(tmp_path / "cut.mp4", faceswap=True, converted=True).frames == 50
+
+
 # -- faces -----------------------------------------------------------------------------------------------------------
 
 

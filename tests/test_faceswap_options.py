@@ -231,6 +231,22 @@ def test_the_plan_says_what_the_built_in_engine_would_not_take(name: str, value:
     assert said.startswith(f"faceswap_run_{name}{sentence}")
 
 
+def test_a_masker_may_be_given_as_text() -> None:
+    """As with -e on the command line."""
+    job: dict[str, Any] = {"faceswap_run_maskers": "bisenet-fp", "faceswap_run_mask_type": "bisenet-fp_face"}
+    assert made("__faceswap_run_objections", **job) == []
+
+
+def test_only_faces_that_a_person_left_are_swapped() -> None:
+    line = words("convert", "upstream")
+    assert line[line.index("-a") + 1] == "faces_a"
+    assert "-a" not in words("convert", "builtin")
+
+
+def test_the_faces_report_is_looked_for_where_it_is_brought() -> None:
+    assert made("__faceswap_run_faces_home", faceswap_run_out="out") == f"{Path.cwd()}/out/job/faces"
+
+
 def test_a_mask_that_extract_makes_may_be_used() -> None:
     loss = {"mask_type": "vgg-clear", "learn_mask": True}
     job: dict[str, Any] = {"faceswap_run_train_settings": {"global.loss": loss}}

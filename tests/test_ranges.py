@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from supervised_job import Job as JobFolder
 from upstream import needs_source, upstream_engine
 from waiting import wait_until
 
@@ -329,7 +331,106 @@ def test_a_range_that_fails_is_the_stage_s_failure(extract: Extract) -> None:
     assert done.returncode == 3
     errors = re.findall(r"ERROR\s+(.*)", done.stdout)
     assert errors == ["a_000012.png is too much for me."]
+    assert not (extract.job / "faces_a.parts").exists()  # they would keep the next run out where room is short
     assert not (extract.job / "faces_a").exists() and not (extract.job / "faces_a.fsa").exists()
+
+
+PATCHED = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import alignments, extract, shutil
+{}
+sys.exit(extract.main(sys.argv[1:]))
+"""
+
+
+def patched(job: Path, change: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run extract.py with a line of code that changes it before."""
+    return subprocess.run(
+        [sys.executable, "-c", PATCHED.format(change), str(FACES), "--engine", "engine.json", *words],
+        cwd=job,
+        env={**os.environ, "FACESWAP_OCI_STAGE_DIR": str(job / "stage")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_where_room_is_short_ranges_are_shorter_and_take_turns(tmp_path: Path, turn: int) -> None:
+    extract = Extract(tmp_path)
+    film(tmp_path / "input" / "a.mp4", turn)
+    whole = extract.made(to="whole")
+    room = "shutil.disk_usage = lambda path: type('Room', (), {{'free': {}}})"
+    words = ["--ranges", "2", "--", "extract", "-i", "input/a.mp4", "-o", "faces_a", "-p", "faces_a.fsa"]
+    frame = WIDTH * HEIGHT * 3
+    done = patched(tmp_path, room.format(frame * 2 * 2 * 5), *words)  # five frames for each of two ranges, twice
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert extract.result() == whole
+    assert len(list((tmp_path / "stage").iterdir())) == 5  # of five frames each, or less
+    assert re.search(rf"Extracting faces: .*{FRAMES}/{FRAMES} \[", done.stdout)
+    done = patched(tmp_path, room.format(frame), *words)
+    assert done.returncode == 1 and "are needed to cut images out of input/a.mp4" in done.stdout
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_commands_take_turns(tmp_path: Path, at_once: int) -> None:
+    driver = DRIVER.replace('never end")', f'never end"), {at_once}')
+    child = "import os, sys, time; open(sys.argv[1], 'w'); time.sleep(0.3); print('with', sorted(os.listdir()))"
+    child += "; sys.stdout.flush(); os.remove(sys.argv[1])"
+    commands = json.dumps([[sys.executable, "-c", child, str(n)] for n in range(4)])
+    done = subprocess.run(
+        [sys.executable, "-c", driver, commands], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    together = [len(re.findall("'", line)) // 2 for line in done.stdout.splitlines() if line.startswith("with")]
+    assert len(together) == 4 and max(together) == at_once, done.stdout + done.stderr
+
+
+def test_a_join_that_is_killed_can_be_run_again(tmp_path: Path) -> None:
+    extract = Extract(tmp_path)
+    images(tmp_path / "input" / "a", lambda number: f"{number:02}.png")
+    whole = extract.made(source="input/a", to="whole")
+    for its_range in ("1-10", "11-23"):
+        assert extract("--range", its_range, source="input/a").returncode == 0
+    words = ["--join", "--", "extract", "-i", "input/a", "-o", "faces_a", "-p", "faces_a.fsa"]
+    done = patched(tmp_path, "alignments.save = lambda *_: sys.exit(137)", *words)
+    assert done.returncode == 137, done.stdout + done.stderr
+    assert extract.made("--join", source="input/a") == whole
+
+
+def test_frames_that_are_not_there_are_refused_before_anything_is_done(extract: Extract) -> None:
+    assert "Frames 20-24 are not within input/a.mp4, which has 1-23" in extract.refused("--frames", "20-24")
+    assert not (extract.job / "faces_a").exists()
+    extract.made("--frames", "20-23")
+
+
+def test_only_what_a_script_imports_decides_whether_it_is_run_again(tmp_path: Path) -> None:
+    """And faces that a person weeded out are not removed with the settings that they were extracted with."""
+    job = JobFolder(tmp_path)
+    job.program = tmp_path / "bin" / "supervisor.py"
+    scripts = job.program.parent / "faces"
+    scripts.mkdir(parents=True)
+    for program in FACES.parent.glob("*.py"):
+        shutil.copy(program, job.program.parent)
+    (scripts / "extract.py").write_text("import helper\nhelper.work()\n")
+    (scripts / "helper.py").write_text("import os\nfrom data import TEXT\n\n\ndef work():\n    os.makedirs('out')\n")
+    with (scripts / "helper.py").open("a") as file:
+        file.write("    open('out/1.txt', 'w').write(TEXT)\n    open('out/2.txt', 'w').write(TEXT)\n")
+    (scripts / "data.py").write_text("TEXT = 'one'\n")
+    (scripts / "convert.py").write_text("TEXT = 'another'\n")
+    spec = job.convert(script="faces/extract.py", arguments=[], editable=["out"])
+    engine = json.loads(job.engine.read_text())
+    job.engine.write_text(json.dumps({**engine, "python": sys.executable}))
+    assert job.finish(spec)["complete"]
+    (job.folder / "out" / "1.txt").unlink()
+    (scripts / "convert.py").write_text("TEXT = 'a newer one'\n")
+    assert not job.start(spec)["changed"]
+    (scripts / "data.py").write_text("TEXT = 'two'\n")
+    again = job.finish(spec)
+    assert again["complete"] and again["reason"] == "data.py changed"
+    assert (job.folder / "out" / "2.txt").read_text() == "two"
+    (kept,) = (job.folder / "superseded").glob("*/out")
+    assert [path.name for path in kept.iterdir()] == ["2.txt"]
 
 
 @pytest.mark.parametrize("pieces", [1, 2])

@@ -328,6 +328,41 @@ def test_a_part_has_its_frames_and_exactly_their_sound(make: Make, name: str, co
     assert_labelled(seen.pictures, job)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "flac")])
+def test_a_part_before_the_sound_begins_is_silent(make: Make, name: str, codec: str) -> None:
+    job = make(name, pts=range(75), sound=[codec, codec], sound_start=2.0)
+    keep_part(job, 1, 10)
+    result = run(job, f"input/{name}", part="1-10")
+    assert len(look(result).times) == 10
+    for track in range(2):
+        start, samples = decoded_sound(result, track)
+        assert np.abs(samples).max() < 1e-3 and start + len(samples) / 48000 <= 10 / 25
+
+
+def test_time_stamps_that_cannot_be_kept_do_not_move_the_sound(tmp_path: Path) -> None:
+    """Picture and sound begin at 1.4 s, and two frames have one time stamp."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as out:
+        video: Any = out.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        track: Any = out.add_stream("pcm_s16le", rate=48000, layout="stereo")
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(scene(number, 64, 48), "rgb24")
+            frame.pts, frame.time_base = 1400 + 40 * number, Fraction(1, 1000)
+            for packet in video.encode(frame):
+                if number == 6:
+                    packet.pts = packet.dts = 1400 + 200
+                out.mux(packet)
+        out.mux(video.encode(None))
+        samples = av.AudioFrame.from_ndarray(tone(1), "s16", "stereo")
+        samples.sample_rate, samples.time_base, samples.pts = 48000, Fraction(1, 48000), round(1.4 * 48000)
+        out.mux(track.encode(samples))
+        out.mux(track.encode(None))
+    source = sources.read_source(path, "a.mkv", None)
+    assert (source.pts[0], source.start, source.time_base) == (0, Fraction(7, 5), Fraction(1, 25))
+
+
 def test_a_part_of_an_uneven_rate_keeps_its_time_stamps(make: Make) -> None:
     pts = np.cumsum([0, 40, 33, 17, 120, 40, 500, 41, 7, 40, 40, 33]).tolist()
     job = make(pts=pts, time_base=Fraction(1, 1000), rate=Fraction(25))

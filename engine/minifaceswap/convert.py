@@ -59,6 +59,8 @@ def convert(
     trained = checkpoint.load(model)
     if trained is None:
         raise UserError(f"There is no trained model in {model}: run train first or name its folder with -m.")
+    if not any(map(source.owns, faces)):  # with -N of extract some are left out, and stay as they are
+        raise UserError(f"{alignments_path} has no frame of {source_path}: run extract on this input again.")
     paint = _painter(trained.state.mean)
     count = source.count()
     last = max((wanted[-1] for wanted in ranges), default=None)
@@ -71,12 +73,10 @@ def convert(
             if ranges and not any(number in wanted for wanted in ranges):
                 continue
             key = source.key(number)
-            if key not in faces:
-                raise UserError(f"{alignments_path} has no frame {key}: run extract on this input again, with -N 1.")
-            for face in faces[key]:
+            for face in faces.get(key, []):
                 frame = swap(frame, face.landmarks, paint, look)
             write_png(output / f"{Path(key).stem}.png", frame)
-            swapped += bool(faces[key])
+            swapped += bool(faces.get(key))
             progress.update()
     log.info("Frames written: %d, with a face swapped: %d", progress.n, swapped)
 

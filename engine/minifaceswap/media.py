@@ -1,6 +1,7 @@
 """Frames in, images out: a video or a folder of images is read alike, and every file is written whole."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -80,6 +81,12 @@ class Source:
             return self._images[number - 1].name
         return f"{self.path.stem}_{number:06d}{self.path.suffix}"
 
+    def owns(self, key: str) -> bool:
+        """Whether a name in an alignments file may be of one of these frames."""
+        if self._images:
+            return any(path.name == key for path in self._images)
+        return re.fullmatch(rf"{re.escape(self.path.stem)}_\d+{re.escape(self.path.suffix)}", key) is not None
+
     def __iter__(self) -> Iterator[tuple[int, Image8]]:
         """Number, from 1, and RGB pixels (height, width, 3) of each frame."""
         if self._images:
@@ -92,7 +99,9 @@ class Source:
             number = 0
             try:
                 for number, frame in enumerate(container.decode(stream), 1):
-                    yield number, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    # By way of BGR as Faceswap reads it: of deeper colours swscale makes others on its way to RGB.
+                    pixels = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+                    yield number, np.ascontiguousarray(pixels[..., ::-1])
             except av.FFmpegError as error:
                 raise self._broken(f"after frame {number}: {error.strerror}") from error
             if not number:

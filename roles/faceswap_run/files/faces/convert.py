@@ -31,12 +31,13 @@ from typing import Any
 import av
 import av.error
 import media
-from extract import frame_range
-from media import MediaError
+from media import MediaError, within
 from PIL import Image
-from ranges import STOPPED, run_side_by_side, split
+from ranges import STOPPED, frame_range, run_side_by_side, split
 
 SHOWN_AT_ONCE = 5  # ranges of frames in a sentence
+SCANT = 100 << 20  # bytes; a disk with less room is full
+CANNOT_BE_LOADED = 65  # the exit code of the engine's check_model.py where the model is at fault
 
 Size = tuple[int, int]
 
@@ -52,7 +53,7 @@ class Work:
     """What the engine's words ask for; `words` are the others of them.
 
     `frames` are the first and last frame wanted, None: all; `percent` is the size they are scaled to, `settings` a
-    convert.ini of one's own.
+    convert.ini of one's own, `faces` a folder with those faces that are to be swapped, None: all.
     """
 
     engine: dict[str, Any]
@@ -63,6 +64,7 @@ class Work:
     frames: tuple[int, int] | None
     percent: int
     settings: Path | None
+    faces: Path | None
     words: list[str]
 
     @property
@@ -74,7 +76,8 @@ class Work:
         """Names what the frames are made of and how, by the sizes and times of files."""
         marks = [
             [str(file), file.stat().st_size, file.stat().st_mtime_ns]
-            for path in (self.source, self.alignments, self.model)
+            for path in (self.source, self.alignments, self.model, self.faces)
+            if path
             for file in (sorted(path.iterdir()) if path.is_dir() else [path])
             if file.is_file()
         ]
@@ -143,6 +146,8 @@ class Frames:
         caches.mkdir(exist_ok=True)
         (place / "cache").symlink_to(caches.absolute())
         paths = {"-i": source, "-p": self.work.alignments, "-o": place / "frames", "-m": place / "model"}
+        if self.work.faces:
+            paths["-a"] = self.work.faces
         named = [word for option, path in paths.items() for word in (option, str(path))]
         log_place = f"FACESWAP_OCI_STAGE_DIR={place.absolute()}"
         return ["env", log_place, *self.work.engine["command"], "convert", *named, *words]
@@ -191,6 +196,12 @@ class Frames:
                     packet.stream = copy
                     new.mux(packet)
         self._source = packed
+
+    def give_way(self) -> None:
+        """Give the room of the finished frames back where the disk is full: they would keep the next run out."""
+        if shutil.disk_usage(self.parts).free < SCANT:
+            log.warning("The disk is full: the finished frames in %s give way, and are made anew.", self.parts)
+            shutil.rmtree(self.parts)
 
     def put_in_place(self) -> None:
         """Give the folder of frames its name, once its content is sure to outlast a power failure."""
@@ -243,7 +254,7 @@ def check_model(work: Work) -> None:
         return
     command = [*work.engine["check_model"], str(work.model)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
+    if done.returncode == CANNOT_BE_LOADED:  # by any other code the check tells of itself, not of the model
         said = done.stderr.strip().splitlines() or [f"The model in {work.model} cannot be loaded: train it anew."]
         raise ConvertError(said[-1])
 
@@ -261,18 +272,9 @@ def parse_words(engine_file: Path, words: Sequence[str]) -> Work:
     parser.add_argument("-R", type=frame_range)
     parser.add_argument("-O", type=int, default=100)
     parser.add_argument("-C", type=Path)
+    parser.add_argument("-a", type=Path)
     known, others = parser.parse_known_args(words)
-    return Work(engine, known.i, known.o, known.p, known.m, known.R, known.O, known.C, others)
-
-
-def within(frames: tuple[int, int], around: range, name: str) -> range:
-    """A first and a last frame as a range in another. ConvertError where they go beyond it."""
-    if frames[0] not in around or frames[1] not in around:
-        raise ConvertError(
-            f"Frames {frames[0]}-{frames[1]} are not within {name}, which has {around[0]}-{around[-1]}: "
-            "give frames that are (faceswap_run_frames)."
-        )
-    return range(frames[0], frames[1] + 1)
+    return Work(engine, known.i, known.o, known.p, known.m, known.R, known.O, known.C, known.a, others)
 
 
 def convert(work: Work, only: tuple[int, int] | None, pieces: int) -> None:
@@ -287,8 +289,21 @@ def convert(work: Work, only: tuple[int, int] | None, pieces: int) -> None:
     numbers = within(only, wanted, "the wanted part") if only else wanted
     frames = Frames(work, seen, wanted)
     frames.take_up(numbers)
-    if not only:
-        frames.take_over()
+    if only:
+        make_all(frames, numbers, pieces)
+        return
+    frames.take_over()
+    try:
+        make_all(frames, numbers, pieces)
+    except BaseException:
+        frames.give_way()
+        raise
+    frames.put_in_place()
+
+
+def make_all(frames: Frames, numbers: Sequence[int], pieces: int) -> None:
+    """Have what is missing of these frames made. ConvertError where the engine ends well without all of them."""
+    source = frames.work.source
     missing = frames.missing(numbers)
     if len(missing) < len(numbers):
         log.info("%d of %d frames are there already.", len(numbers) - len(missing), len(numbers))
@@ -298,7 +313,7 @@ def convert(work: Work, only: tuple[int, int] | None, pieces: int) -> None:
     if frames.miscounted(numbers, missing):
         # Faceswap has an ffmpeg of its own count the frames first, and stops at that number; on an MPEG transport
         # stream that ffmpeg crashes, and no frame is made.
-        log.warning("Faceswap stopped at frame %d: it gets %s in another container.", missing[0], work.source)
+        log.warning("Faceswap stopped at frame %d: it gets %s in another container.", missing[0], source)
         frames.repack()
         frames.make(missing, pieces)
         missing = frames.missing(numbers)
@@ -306,11 +321,9 @@ def convert(work: Work, only: tuple[int, int] | None, pieces: int) -> None:
         places = spans(missing)
         more = " and more" if len(places) > SHOWN_AT_ONCE else ""
         raise ConvertError(
-            f"The engine made no whole image of frames {', '.join(places[:SHOWN_AT_ONCE])}{more} of {work.source}, "
+            f"The engine made no whole image of frames {', '.join(places[:SHOWN_AT_ONCE])}{more} of {source}, "
             "as lines before this one may explain: run it again, or encode the source anew if it stays so."
         )
-    if not only:
-        frames.put_in_place()
     log.info("All %d frames are there, whole and of one size.", len(numbers))
 
 

@@ -1,6 +1,7 @@
 """Extract the faces of one source, whole or in ranges of frames, with either engine.
 
-    extract.py --engine ENGINE.json [--report FOLDER] [--least N] [--converted] [--ranges N] -- extract -i SOURCE ...
+    extract.py --engine ENGINE.json [--report FOLDER] [--least N] [--converted] [--frames FIRST-LAST] [--ranges N]
+        -- extract -i SOURCE ...
     extract.py --engine ENGINE.json --range FIRST-LAST -- extract -i SOURCE ...
     extract.py --engine ENGINE.json [...] --join -- extract -i SOURCE ...
 
@@ -36,7 +37,7 @@ import face_report
 import media
 from alignments import AlignmentsError, Turn
 from media import MediaError
-from ranges import STOPPED, HopelessError, run_side_by_side, split
+from ranges import STOPPED, HopelessError, frame_range, run_side_by_side, split
 
 # A frame as PNG, in bytes per pixel: three for what hardly compresses, such as film grain.
 PNG_BYTES = 3
@@ -139,23 +140,34 @@ def run_range(work: Work, first: int, last: int) -> None:
     numbers = range(first, last + 1, work.every)
     part = work.parts / f"{first:06d}-{last:06d}"
     shutil.rmtree(part, ignore_errors=True)
-    os.environ["FACESWAP_OCI_STAGE_DIR"] = str(part.absolute())  # the log files of ranges must not meet
-    media.cut(work.source, numbers, part / "frames")
-    run_part(work, part / "frames", part, len(numbers))
-    shutil.rmtree(part / "frames")
+    # The log files of ranges must not meet, and a crash report outlasts the part.
+    logs = Path(os.environ.get("FACESWAP_OCI_STAGE_DIR") or work.parts).absolute() / part.name
+    logs.mkdir(parents=True, exist_ok=True)
+    os.environ["FACESWAP_OCI_STAGE_DIR"] = str(logs)
+    try:
+        media.cut(work.source, numbers, part / "frames")
+        run_part(work, part / "frames", part, len(numbers))
+    finally:
+        shutil.rmtree(part / "frames", ignore_errors=True)
 
 
 def run_ranges(work: Work, engine_file: Path, seen: media.Look, pieces: int) -> None:
-    """Run a command of its own for each range, all at once."""
+    """Run a command of its own for each range, so many at once as there are to be pieces.
+
+    Where the images of all ranges would take more than half of the free room, as the other side may be cut too, there
+    are more and shorter ranges: each removes its images when it ends.
+    """
     numbers = range(1, seen.frames + 1, work.every)
-    need = 0 if work.source.is_dir() else len(numbers) * seen.width * seen.height * PNG_BYTES
+    frame = 0 if work.source.is_dir() else seen.width * seen.height * PNG_BYTES
     free = shutil.disk_usage(work.parts).free
-    if need > free:
+    fit = free // 2 // frame // pieces if frame else len(numbers)  # frames of a range
+    if not fit:
         raise ExtractError(
-            f"{need >> 20} MB are needed to cut {work.source} into images and {free >> 20} MB are free: free some "
-            "room, or set faceswap_run_ranges to 1 (a video that is shown turned needs them all the same)."
+            f"{frame * pieces * 2 >> 20} MB are needed to cut images out of {work.source} and {free >> 20} MB are "
+            "free: free some room."
         )
-    ranges = [(numbers[a - 1], numbers[b - 1]) for a, b in split(1, len(numbers), pieces)]
+    cuts = max(pieces, -(-len(numbers) // fit))
+    ranges = [(numbers[a - 1], numbers[b - 1]) for a, b in split(1, len(numbers), cuts)]
     words = ["extract", "-i", work.source, "-o", work.faces, "-p", work.alignments, "-N", work.every, *work.words]
     run_side_by_side(
         [
@@ -164,6 +176,7 @@ def run_ranges(work: Work, engine_file: Path, seen: media.Look, pieces: int) -> 
         ],
         [len(range(a, b + 1, work.every)) for a, b in ranges],
         "Extracting faces",
+        at_once=pieces,
     )
 
 
@@ -197,7 +210,7 @@ def join(work: Work, seen: media.Look) -> None:
                 key = keys[face_file.stem.rpartition("_")[0]]
                 (joined / face_file.name).write_bytes(alignments.rename_face(face_file.read_bytes(), key, turn))
             else:
-                face_file.replace(joined / face_file.name)
+                shutil.copyfile(face_file, joined / face_file.name)  # a kill must leave the part whole
     put(work, joined)
     alignments.save(work.alignments, meta, frames)
 
@@ -223,25 +236,36 @@ def put(work: Work, faces: Path) -> None:
     faces.replace(work.faces)
 
 
+def extract_all(work: Work, engine_file: Path, seen: media.Look, pieces: int) -> None:
+    """Extract all frames, in ranges where these are wanted or the video is shown turned."""
+    if pieces > 1 or seen.turn:
+        run_ranges(work, engine_file, seen, pieces)
+        join(work, seen)
+    else:
+        every = ["-N", str(work.every)] if work.every > 1 else []
+        run_part(work, work.source, work.parts, seen.frames, *every)
+        (work.parts / "faces").mkdir(exist_ok=True)  # there is none where no face was found
+        put(work, work.parts / "faces")
+        work.found(work.parts).replace(work.alignments)
+
+
 def extract(work: Work, options: argparse.Namespace) -> None:
     """The whole work, or, with `--join`, what is left of it when all ranges have been run."""
     work.faces.parent.mkdir(parents=True, exist_ok=True)
     seen = media.look(work.source, work.faceswap, options.converted)
     log.info("%s holds %s.", work.source, seen.facts())
+    if options.frames:
+        media.within(options.frames, range(1, seen.frames + 1), str(work.source))
     if options.join:
         join(work, seen)
     else:
         shutil.rmtree(work.parts, ignore_errors=True)
         work.parts.mkdir()
-        if options.ranges > 1 or seen.turn:
-            run_ranges(work, options.engine, seen, options.ranges)
-            join(work, seen)
-        else:
-            every = ["-N", str(work.every)] if work.every > 1 else []
-            run_part(work, work.source, work.parts, seen.frames, *every)
-            (work.parts / "faces").mkdir(exist_ok=True)  # there is none where no face was found
-            put(work, work.parts / "faces")
-            work.found(work.parts).replace(work.alignments)
+        try:
+            extract_all(work, options.engine, seen, options.ranges)
+        except BaseException:
+            shutil.rmtree(work.parts, ignore_errors=True)  # it begins anew, and may lack the room that they take
+            raise
     shutil.rmtree(work.parts)
     if options.report:
         report = face_report.look(work.faces, work.alignments, seen)
@@ -263,14 +287,6 @@ def apart(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:start] + arguments[end + 1 :], arguments[start + 1 : end]
 
 
-def frame_range(text: str) -> tuple[int, int]:
-    """First and last frame of a range such as 1-45."""
-    match = re.fullmatch(r"(\d+)-(\d+)", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text} is not a range of frames: write first-last, such as 1-45")
-    return int(match[1]), int(match[2])
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 0 done, 1 an error that was told, 130 interrupted."""
     parser = argparse.ArgumentParser(
@@ -280,6 +296,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--report", type=Path, help="folder for the numbers and the contact sheet")
     parser.add_argument("--least", type=int, default=0, help="faces without which it fails")
     parser.add_argument("--converted", action="store_true", help="the frames will be swapped and released too")
+    parser.add_argument("--frames", type=frame_range, help="of these only, which there must be")
     parser.add_argument("--ranges", type=int, default=1, help="ranges worked on side by side")
     parser.add_argument("--range", type=frame_range, help="work on these frames alone, and leave a part")
     parser.add_argument("--join", action="store_true", help="join the parts of all ranges")

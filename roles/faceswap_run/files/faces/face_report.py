@@ -194,7 +194,10 @@ def warnings(n: dict[str, Any], most: int) -> list[str]:
         said.append(f"{lacking} of {n['looked_at']} frames have no face: they will stay as they are.")
     if n["persons"] is not None and n["persons"] > 1:
         shares = " and ".join(map(str, n["persons_faces"]))
-        said.append(f"{n['persons']} persons seem to be there, with {shares} faces: weed out all but one of them.")
+        said.append(
+            f"{n['persons']} persons seem to be there, with {shares} faces: weed out all but one of them, as a face "
+            "that is deleted is not trained, nor swapped by Faceswap."
+        )
     elif n["with_several"] and n["persons"] is None:
         said.append(
             f"{n['with_several']} frames show several faces, up to {most}: weed out other persons' faces, which "

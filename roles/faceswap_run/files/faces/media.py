@@ -131,7 +131,8 @@ def _look_at_video(path: Path, faceswap: bool) -> Look:
     pts: list[int | None] = []
     with _open(path) as container:
         stream = _picture(container, path)
-        promised = stream.frames
+        shown = sum(not entry.is_discard for entry in stream.index_entries)  # an edit list may hide some
+        promised = min(stream.frames, shown or stream.frames)
         rate = stream.average_rate or stream.guessed_rate
         first: VideoFrame | None = None
         with tqdm(desc="Looking at the source", total=promised or None, file=sys.stdout) as bar:
@@ -142,7 +143,7 @@ def _look_at_video(path: Path, faceswap: bool) -> Look:
                 pts.append(frame.pts)
                 bar.update()
     assert first is not None
-    if len(pts) < promised - max(2, promised // 50):  # an edit list may hide a few
+    if len(pts) < promised - max(2, promised // 50):
         raise MediaError(
             f"{path} ends early: {len(pts)} of {promised} frames can be decoded; copy it again from where it came."
         )
@@ -254,6 +255,16 @@ def back(turn: int, width: int, height: int, edge: int = 1) -> Matrix:
 def key(path: Path, number: int) -> str:
     """How an alignments file names frame `number`, from 1, of a video."""
     return f"{path.stem}_{number:06d}{path.suffix}"
+
+
+def within(frames: tuple[int, int], around: range, name: str) -> range:
+    """A first and a last frame as a range in another. MediaError where they go beyond it."""
+    if frames[0] not in around or frames[1] not in around:
+        raise MediaError(
+            f"Frames {frames[0]}-{frames[1]} are not within {name}, which has {around[0]}-{around[-1]}: "
+            "give frames that are (faceswap_run_frames)."
+        )
+    return range(frames[0], frames[1] + 1)
 
 
 def cut(path: Path, numbers: Collection[int], folder: Path) -> None:

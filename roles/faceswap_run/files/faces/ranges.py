@@ -3,6 +3,7 @@
 A range is a pair (first, last) of frame numbers that count from 1; both belong to it. Standard library and tqdm.
 """
 
+import argparse
 import os
 import re
 import selectors
@@ -33,10 +34,22 @@ def split(first: int, last: int, pieces: int) -> list[tuple[int, int]]:
     return [(start, after - 1) for start, after in zip(starts, starts[1:], strict=False)]
 
 
+def frame_range(text: str) -> tuple[int, int]:
+    """First and last frame of a range such as 1-45."""
+    match = re.fullmatch(r"(\d+)-(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text} is not a range of frames: write first-last, such as 1-45")
+    return int(match[1]), int(match[2])
+
+
 def run_side_by_side(
-    commands: Sequence[Sequence[str]], totals: Sequence[int], title: str, hopeless: re.Pattern[str] | None = None
+    commands: Sequence[Sequence[str]],
+    totals: Sequence[int],
+    title: str,
+    hopeless: re.Pattern[str] | None = None,
+    at_once: int | None = None,
 ) -> None:
-    """Run all commands at once and show their progress as one line of tqdm's form.
+    """Run all commands at once, or so many `at_once`, and show their progress as one line of tqdm's form.
 
     `totals` is how many frames each command counts; what a command counts up to another number is a step of its own
     and not shown. All other lines are passed on. SIGINT and SIGTERM reach every command as SIGINT. Where one
@@ -52,7 +65,7 @@ def run_side_by_side(
     try:
         bar: tqdm[Any]
         with tqdm(desc=title, total=sum(totals), file=sys.stdout, disable=len(commands) == 1) as bar:
-            children.follow(commands, totals, bar)
+            children.follow(commands, totals, bar, at_once or len(commands))
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -93,24 +106,30 @@ class _Children:
             if child.poll() is None:
                 child.send_signal(signal.SIGINT)
 
-    def follow(self, commands: Sequence[Sequence[str]], totals: Sequence[int], bar: "tqdm[Any]") -> None:
-        """Start the commands and read what they say until the last has ended."""
+    def follow(
+        self, commands: Sequence[Sequence[str]], totals: Sequence[int], bar: "tqdm[Any]", at_once: int
+    ) -> None:
+        """Start the commands, each when there is a place, and read what they say until the last has ended."""
+        waiting = list(zip(commands, totals, strict=True))
         with selectors.DefaultSelector() as pipes:
-            for command, total in zip(commands, totals, strict=True):
-                # Descriptors pass on to them: with one of these the supervisor marks the stage as being worked on.
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    close_fds=False,
-                )
-                self._running.append(child)
-                assert child.stdout is not None
-                pipes.register(child.stdout, selectors.EVENT_READ, _Reader(child, total, bar))
-            if self.stopped:  # before the last had started
-                self._interrupt()
-            while pipes.get_map():
+            while True:
+                while waiting and len(pipes.get_map()) < at_once and not (self.stopped or self.failure):
+                    command, total = waiting.pop(0)
+                    # Descriptors pass on: with one of these the supervisor marks the stage as being worked on.
+                    child = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT,
+                        close_fds=False,
+                    )
+                    self._running.append(child)
+                    assert child.stdout is not None
+                    pipes.register(child.stdout, selectors.EVENT_READ, _Reader(child, total, bar))
+                    if self.stopped:  # while it was being started
+                        self._interrupt()
+                if not pipes.get_map():
+                    return
                 for key, _ in pipes.select():
                     if not self._listen(key.data):
                         pipes.unregister(key.fileobj)

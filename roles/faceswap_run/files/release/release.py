@@ -275,6 +275,7 @@ class Sound:
         """Packets for the result and the time (s) at which they belong, in the source's order."""
         if container is None or not self._tracks:
             return
+        heard: set[int] = set()  # tracks with sound within the part; one without would be no track
         for packet in container.demux(*container.streams.audio):
             stream, target, resampler = self._tracks[packet.stream.index]
             when = (packet.dts or 0) * exact(packet.time_base) - self._start
@@ -298,6 +299,10 @@ class Sound:
             ready = [r for frame in frames for r in resampler.resample(frame)]
             if packet.dts is None:
                 ready += resampler.resample(None)
+                if not ready and packet.stream.index not in heard:
+                    ready = [silence(target)]
+            if ready:
+                heard.add(packet.stream.index)
             coded = [p for frame in ready for p in target.encode(frame)]
             yield when, coded + (target.encode(None) if packet.dts is None else [])
 
@@ -306,6 +311,13 @@ class Sound:
         while self._next is not None and (until is None or self._next[0] <= until):
             out.mux(self._next[1])
             self._next = next(self._waiting, None)
+
+
+def silence(track: AudioStream) -> AudioFrame:
+    """A moment of silence at time 0 of a track."""
+    frame = AudioFrame.from_ndarray(np.zeros((track.channels, 1024), np.float32), "fltp", track.layout.name)
+    frame.sample_rate, frame.time_base, frame.pts = track.rate, Fraction(1, track.rate), 0
+    return frame
 
 
 def cut(frame: AudioFrame, end: Fraction) -> AudioFrame | None:

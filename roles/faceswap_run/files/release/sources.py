@@ -132,15 +132,16 @@ def read_video(path: Path, shown: str) -> Source:
             raise JobError(f"The source {shown} has no frame that can be decoded: use a video that plays.")
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         known = [p for p in pts if p is not None]
+        begin = (pts[0] or 0) * time_base
         if len(known) < len(pts) or any(b <= a for a, b in pairwise(known)):
             log.warning("The source's time stamps are missing or not in order: a constant %s frames/s is used.", rate)
             time_base = 1 / rate
-            known = list(range(len(pts)))
+            known = list(range(round(begin * rate), round(begin * rate) + len(pts)))
             durations = [1] * len(pts)
         # Containers may leave out how long a frame is shown: then it is until the next one.
         gaps = [b - a for a, b in pairwise(known)]
         gaps.append(durations[-1] or (gaps[-1] if gaps else max(1, round(1 / rate / time_base))))
-        starts = [known[0] * time_base]
+        starts = [begin]
         starts += [(s.start_time or 0) * exact(s.time_base) for s in container.streams.audio]
         start = max(Fraction(0), min(starts))
         display: Any = first.side_data.get("DISPLAYMATRIX")
