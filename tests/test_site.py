@@ -353,16 +353,18 @@ def test_bad_sources_end_in_one_sentence_and_lose_nothing(copy: Site, tmp_path: 
     assert json.loads(next((copy.job / "model").glob("*_state.json")).read_text())["iterations"] == 4
 
 
-def test_a_half_written_checkpoint_is_told_and_left_alone(copy: Site) -> None:
+def test_a_half_written_checkpoint_is_told_and_training_goes_back_to_a_whole_one(copy: Site) -> None:
     checkpoint = max((copy.job / "model").glob("*.npz"), key=lambda path: path.stat().st_size)
-    whole = checkpoint.read_bytes()
-    checkpoint.write_bytes(whole[: len(whole) // 2])
-    for tags in ("train", "convert"):
-        played = copy.play("--tags", tags, faceswap_run_iterations=6)
-        assert played.code == 2
-        assert checkpoint.name in played.output and "cannot be read" in played.output
-    assert checkpoint.read_bytes() == whole[: len(whole) // 2]
-    checkpoint.write_bytes(whole)
+    half = checkpoint.read_bytes()[: checkpoint.stat().st_size // 2]
+    checkpoint.write_bytes(half)
+    converted = copy.play("--tags", "convert")
+    assert converted.code == 2
+    assert checkpoint.name in converted.output
+    trained = copy.play("--tags", "train", faceswap_run_iterations=6)
+    assert trained.code == 0, trained.output
+    assert "The model was broken" in trained.output and "it is back at 4 iterations" in trained.output
+    [kept] = (copy.job / "superseded").glob(f"train-broken-*/model/{checkpoint.name}")
+    assert kept.read_bytes() == half
     assert copy.play(faceswap_run_iterations=6).code == 0
 
 

@@ -232,7 +232,10 @@ class Stage:
         if not shelf.exists():
             return False
         self._move(shelf, self.job, rename_state=False)
-        shelf.rmdir()
+        # Folders around outputs are left empty; what else is there was made by a former version, and stays.
+        for folder in [*sorted((path for path in shelf.rglob("*") if path.is_dir()), reverse=True), shelf]:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         return True
 
     def _shelf(self, fingerprint: Json) -> Path:

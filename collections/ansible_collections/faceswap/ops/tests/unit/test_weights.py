@@ -290,7 +290,7 @@ class TestInAPlay:
             done = subprocess.run(
                 [
                     str(Path(sys.executable).parent / "ansible-playbook"),
-                    *("-i", "here,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"),
+                    *("-i", "here,", "-c", "local", "-e", json.dumps({"ansible_python_interpreter": sys.executable})),
                     *words,
                     str(tmp_path / "play.yml"),
                 ],
