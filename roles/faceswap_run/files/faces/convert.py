@@ -31,6 +31,7 @@ from typing import Any
 import av
 import av.error
 import media
+from command import EngineError, apart, start_log, take_engine
 from media import MediaError, within
 from PIL import Image
 from ranges import STOPPED, frame_range, run_side_by_side, split
@@ -261,10 +262,7 @@ def check_model(work: Work) -> None:
 
 def parse_words(engine_file: Path, words: Sequence[str]) -> Work:
     """Take apart the engine's command `convert -i SOURCE -p ALIGNMENTS -o QUARANTINE -m MODEL [...]`."""
-    try:
-        engine = json.loads(engine_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ConvertError(f"{engine_file} is missing or no description of an engine: install one first.") from None
+    engine = take_engine(engine_file)
     parser = argparse.ArgumentParser("convert", allow_abbrev=False, add_help=False)
     parser.add_argument("command", choices=["convert"])
     for option in ("-i", "-p", "-o", "-m"):
@@ -335,23 +333,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--engine", type=Path, required=True, help="description of the engine, engine.json")
     parser.add_argument("--ranges", type=int, default=1, help="ranges worked on side by side")
     parser.add_argument("--range", type=frame_range, help="make these frames alone, and leave them in a folder")
-    parts: list[list[str]] = [[]]
-    for word in arguments:
-        if word == "--":
-            parts.append([])
-        else:
-            parts[-1].append(word)
-    own, words, more = [*parts, [], []][:3]
-    options = parser.parse_args([*own, *more])
-    logging.basicConfig(
-        stream=sys.stdout, format="%(asctime)s %(levelname)-8s %(message)s", datefmt="%m/%d/%Y %H:%M:%S"
-    )
-    log.setLevel(logging.INFO)
+    own, words = apart(list(arguments))
+    options = parser.parse_args(own)
+    start_log(log)
     try:
         work = parse_words(options.engine, words)
-        os.environ.update(work.engine.get("environment", {}))  # as the supervisor does, which job arrays do without
         convert(work, options.range, options.ranges)
-    except (ConvertError, MediaError) as error:
+    except (ConvertError, EngineError, MediaError) as error:
         log.error("%s", error)
         return 1
     except av.error.FFmpegError as error:

@@ -21,7 +21,6 @@ first and Faceswap imports them.
 """
 
 import argparse
-import json
 import logging
 import os
 import re
@@ -36,6 +35,7 @@ import alignments
 import face_report
 import media
 from alignments import AlignmentsError, Turn
+from command import EngineError, apart, start_log, take_engine
 from media import MediaError
 from ranges import STOPPED, HopelessError, frame_range, run_side_by_side, split
 
@@ -91,10 +91,7 @@ class Work:
 
 def parse_words(engine_file: Path, words: Sequence[str]) -> Work:
     """Take apart the engine's command `extract -i SOURCE -o FACES -p ALIGNMENTS [...]`."""
-    try:
-        engine = json.loads(engine_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ExtractError(f"{engine_file} is missing or no description of an engine: install one first.") from None
+    engine = take_engine(engine_file)
     parser = argparse.ArgumentParser("extract", allow_abbrev=False, add_help=False)
     parser.add_argument("command", choices=["extract"])
     parser.add_argument("-i", type=Path, required=True)
@@ -280,13 +277,6 @@ def extract(work: Work, options: argparse.Namespace) -> None:
             )
 
 
-def apart(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Our own words, and the engine's: those between the first `--` and the next."""
-    start = arguments.index("--") if "--" in arguments else len(arguments)
-    end = arguments.index("--", start + 1) if "--" in arguments[start + 1 :] else len(arguments)
-    return arguments[:start] + arguments[end + 1 :], arguments[start + 1 : end]
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 0 done, 1 an error that was told, 130 interrupted."""
     parser = argparse.ArgumentParser(
@@ -302,17 +292,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--join", action="store_true", help="join the parts of all ranges")
     own, words = apart(list(arguments))
     options = parser.parse_args(own)
-    logging.basicConfig(
-        stream=sys.stdout, format="%(asctime)s %(levelname)-8s %(message)s", datefmt="%m/%d/%Y %H:%M:%S"
-    )
-    log.setLevel(logging.INFO)
+    start_log(log)
     try:
         work = parse_words(options.engine, words)
         if options.range:
             run_range(work, *options.range)
         else:
             extract(work, options)
-    except (ExtractError, MediaError, AlignmentsError) as error:
+    except (ExtractError, EngineError, MediaError, AlignmentsError) as error:
         log.error("%s", error)
         return 1
     except OSError as error:
