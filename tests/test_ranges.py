@@ -449,6 +449,14 @@ def test_an_engine_that_the_job_is_not_for_is_refused(extract: Extract) -> None:
     assert "engine.json is missing" in extract.refused()
 
 
+def test_a_range_run_alone_has_the_engines_environment(extract: Extract) -> None:
+    """A job array has no supervisor that sets it: without its own the real Faceswap asks which backend to use."""
+    engine = json.loads(extract.engine.read_text())
+    extract.engine.write_text(json.dumps({**engine, "environment": {"EXTRACT_FAILS_AT": "000002"}}))
+    assert extract("--range", "1-5").returncode != 0
+    assert extract("--range", "3-5").returncode == 0
+
+
 def test_too_few_faces_fail_with_their_number(extract: Extract) -> None:
     found = FRAMES - FRAMES // 6
     assert extract("--report", "faces/a", "--least", found).returncode == 0
