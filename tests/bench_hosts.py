@@ -53,6 +53,8 @@ def play(hosts: TestHosts, folder: Path) -> tuple[float, int, int]:
         "faceswap_run_out": str(folder / "out"),
         "faceswap_run_source_a": str(ROOT / "demo" / "clipA.mp4"),
         "faceswap_run_source_b": str(ROOT / "demo" / "clipB.mp4"),
+        "faceswap_run_consent_a": str(ROOT / "demo" / "consent" / "a.yml"),
+        "faceswap_run_consent_b": str(ROOT / "demo" / "consent" / "b.yml"),
         "faceswap_run_iterations": 8,
         "faceswap_run_batch_size": 4,
     }

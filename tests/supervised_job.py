@@ -1,19 +1,36 @@
 """A job folder and the supervisor as a program, with a counting double in the engine's place, for tests."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
-from functools import partial
+import tempfile
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import waiting
 
 HERE = Path(__file__).parent
-PROGRAMS = HERE.parent / "roles" / "faceswap_run" / "files"
-SUPERVISOR, UNITS = PROGRAMS / "supervisor.py", PROGRAMS / "units.py"
+REAL_PROGRAMS = HERE.parent / "roles" / "faceswap_run" / "files"
 Json = dict[str, Any]
+
+
+@cache
+def ungated_programs() -> Path:
+    """A copy of the host's programs whose gate admits every stage: these tests are about what comes behind it."""
+    folder = Path(tempfile.mkdtemp(prefix="faceswap-programs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.copytree(REAL_PROGRAMS, folder / "bin", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HERE / "gate_double.py", folder / "bin" / "gate.py")
+    folder.chmod(0o755)  # tests become other users
+    return folder / "bin"
+
+
+PROGRAMS = ungated_programs()
+SUPERVISOR, UNITS = PROGRAMS / "supervisor.py", PROGRAMS / "units.py"
 
 
 wait_until = partial(waiting.wait_until, seconds=20)

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 import test_release
 from PIL import Image
+from supervised_job import PROGRAMS
 from test_release import look
 from upstream import needs_source, upstream_engine
 from waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "roles/faceswap_run/files/faces/convert.py"
+SCRIPT = PROGRAMS / "faces" / "convert.py"  # whose gate admits every source
 CLIP_A, CLIP_B = ROOT / "demo/clipA.mp4", ROOT / "demo/clipB.mp4"
 BUILTIN = [sys.executable, str(ROOT / "engine/faceswap.py")]
 FRAMES = 30

@@ -86,6 +86,8 @@ class Site:
             "faceswap_run_out": str(self.folder / "out"),
             "faceswap_run_source_a": str(ROOT / "demo" / "clipA.mp4"),
             "faceswap_run_source_b": str(ROOT / "demo" / "clipB.mp4"),
+            "faceswap_run_consent_a": str(ROOT / "demo" / "consent" / "a.yml"),
+            "faceswap_run_consent_b": str(ROOT / "demo" / "consent" / "b.yml"),
             "faceswap_run_batch_size": 4,
             "faceswap_run_save_interval": SAVE_INTERVAL,
         }

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from supervised_job import HERE, PROGRAMS, SUPERVISOR, UNITS, Job, wait_until
+from supervised_job import HERE, PROGRAMS, REAL_PROGRAMS, SUPERVISOR, UNITS, Job, wait_until
 
 Json = dict[str, Any]
 
@@ -592,7 +592,7 @@ def test_root_works_on_a_job_as_its_owner_alone() -> None:
 def what_is(name: str, **given: Any) -> Any:
     """Return what Ansible makes of a variable of the role."""
     loader = DataLoader()
-    variables = loader.load_from_file(str(PROGRAMS.parent / "vars" / "main.yml"), trusted_as_template=True)
+    variables = loader.load_from_file(str(REAL_PROGRAMS.parent / "vars" / "main.yml"), trusted_as_template=True)
     templar = Templar(loader=loader, variables={**variables, **given})
     return templar.template(trust_as_template(f"{{{{ {name} }}}}"))
 

@@ -99,12 +99,14 @@ class Hashes:
             raise NotYetError(f"{path} is missing: run the stage that makes it first.")
         total = hashlib.sha256()
         for file in files_below(path):
-            total.update(f"{file.relative_to(path)}\0{self._file(file)}\n".encode())
+            total.update(f"{file.relative_to(path)}\0{self.file(file)}\n".encode())
         return total.hexdigest()
 
-    def _file(self, file: Path) -> str:
+    def file(self, file: Path) -> str:
+        """Return the hex digest of a file."""
         stat = file.stat()
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        # Anybody can set the time of a file's content back, nobody that of its inode.
+        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         known = self._cache.get(str(file))
         if known is None or known[0] != mark:
             digest = hashlib.sha256()

@@ -3,12 +3,17 @@
 
 Standard library only, Python 3.9 or newer: it must work before anything is installed. Its neighbours: records.py
 (what outlasts a crash), watch.py (reads the command's output), watchdog.py (runs it, and knows slow from stuck),
-training.py and versions.py (what a training needs beyond that).
+training.py and versions.py (what a training needs beyond that), gate.py and consent.py (what may run at all, and on
+whose consent), purge.py (what is removed when a consent is revoked).
 
     supervisor.py start JOB_DIR STAGE [--check]   spec on stdin; answers with one JSON object
     supervisor.py run JOB_DIR STAGE               the stage itself, in the foreground (`start` detaches it)
     supervisor.py status JOB_DIR STAGE            one JSON object: progress, and whether anybody works on it
     supervisor.py stop JOB_DIR                    saves and ends whatever runs in this job
+    supervisor.py released JOB_DIR                what is to be signed: the result, and on whose consent it was made
+    supervisor.py purge JOBS ID...                removes what was made on these consents, whichever job it is in
+
+A refusal has a `code` beside its `error`, which is the exit code too: 20 to 31, see consent.py and gate.py.
 
 Where stages run in systemd units, root's `units.py` has the same verbs and asks this program, as the user of the
 jobs, for everything but the unit: `--unit STATE` (idle, busy or pending: it waits for the boot) says what the unit
@@ -19,6 +24,7 @@ its inputs or the engine changed, or when what it made is gone. `JOB_DIR/stages/
 
     spec.json      what was asked for            state.json   what became of it (fingerprint, seconds, exit)
     progress.json  where it stands (running, done, stopped or failed), at most one write a second
+    made.json      what it made, file by file, of which sources and on whose consent: see gate.py
     log.txt        the command's output          losses.csv   iteration,loss_a,loss_b (training only)
     checkpoints/   versions of the model         batch.json   its batch size (training only)
     lock           held as long as the supervisor, or the command that it started, lives
@@ -51,6 +57,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
+import gate  # noqa: E402
+import purge  # noqa: E402
+from consent import MISSING  # noqa: E402
+from gate import GateError  # noqa: E402
 from records import (  # noqa: E402  # they are found only now
     Hashes,
     Json,
@@ -64,11 +74,13 @@ from records import (  # noqa: E402  # they are found only now
     write_json,
 )
 from training import CutOffError, Training, damaged, enough, write_settings  # noqa: E402
-from versions import iterations_of  # noqa: E402
+from versions import Versions, iterations_of  # noqa: E402
 from watch import GpuUse, Watch  # noqa: E402
 from watchdog import FROM_OUTSIDE, STOP_SECONDS, STUCK_SECONDS, Ending, Runner  # noqa: E402
 
 RESERVE_BYTES = 65536  # far more than the records of an end
+
+WRONG_PERSON = 31  # the exit code of faces/extract.py where the identity check fails
 
 AGAIN = 75  # EX_TEMPFAIL: the unit starts the stage again after this exit code
 
@@ -83,6 +95,7 @@ class Stage:
         self.mark = self.folder / "wanted"
         self.spec = read_json(self.folder / "spec.json")
         self.state = read_json(self.folder / "state.json")
+        self.hashes = Hashes(self.folder / "hashes.json")
 
     # -- what was asked for ------------------------------------------------------------------------------
 
@@ -102,8 +115,8 @@ class Stage:
         Only who has the stage to itself may `keep` the hashes for the next time.
         """
         engine = self.engine()
-        hashes = Hashes(self.folder / "hashes.json")
-        inputs = {path: self.job / path for path in self.spec["inputs"]}
+        hashes = self.hashes = Hashes(self.folder / "hashes.json")
+        inputs = {path: self.job / path for path in self.spec["inputs"]} | gate.pictures_of(self.job, self.name)
         if self.spec.get("script"):
             script = Path(__file__).parent / self.spec["script"]
             inputs |= {f"{script.parent.name}/{path.name}": path for path in with_imports(script)}
@@ -249,7 +262,7 @@ class Stage:
                 (target / output).parent.mkdir(parents=True, exist_ok=True)
                 (source / output).replace(target / output)
         # The state goes last: a kill before it leaves a stage that is simply moved, or run, again.
-        names = ("losses.csv", "checkpoints", "state.json")
+        names = ("losses.csv", "checkpoints", "made.json", "state.json")
         for name in names:
             here = self.folder / name if rename_state else source / name
             there = target / name if rename_state else self.folder / name
@@ -269,7 +282,7 @@ class Stage:
 
     @staticmethod
     def _remove(path: Path) -> None:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -302,6 +315,7 @@ class Stage:
     def _clear(self) -> None:
         """Remove half a result of an interrupted run, which would be taken for a whole one; a model goes on."""
         if self.iterations() is None:
+            self._remove(self.folder / "made.json")
             for output in self.spec["outputs"]:
                 self._remove(self.job / output)
 
@@ -343,7 +357,7 @@ class Stage:
             self.prepare(wanted)
             self.run(locks)
         except Exception as error:
-            self.record(finished=time.time(), exit_code=1, message=sentence(error, self.job), again=False)
+            self.record_failure(error)
             self.mark.unlink(missing_ok=True)
             raise
         if self.state["again"]:
@@ -366,8 +380,19 @@ class Stage:
         self.state.update(changes)
         write_json(self.folder / "state.json", self.state)
 
+    def record_failure(self, error: Exception) -> None:
+        """Write down an error of ours, or a refusal."""
+        code = code_of(error)
+        refused = code if code > 1 else None
+        message = sentence(error, self.job)
+        self.record(finished=time.time(), exit_code=code, message=message, again=False, refused=refused)
+
     def run(self, locks: list[int]) -> int:
-        """Run the command to its end and record it. Returns the exit code that the stage deserves."""
+        """Run the command to its end and record it. Returns the exit code that the stage deserves.
+
+        Nothing of the engine runs before the gate has admitted the stage, by the files as they are now.
+        """
+        gate.shape_of(self.job, self.name, self.spec)
         engine = self.engine()
         environment = {
             **os.environ,
@@ -385,20 +410,38 @@ class Stage:
             watch = Watch(self.folder, log, self.spec.get("iterations"), self.state["seconds"])
             training = self._training(engine, runner) if self.spec.get("iterations") else None
             try:
+                admission = gate.admit(self.job, self.name, self.spec)
+                self.state["consents"] = admission.about_consents()
+                if training:
+                    admission.begin()
                 try:
                     ending = self._run_until_it_ends(engine, runner, watch, training)
                 finally:
                     if training:
                         training.close(watch)
                 self._let_go_of_the_starter()  # even if there was no command to run
-                self._finish(ending, runner.stopped, watch, training)
+                self._see_that_it_holds(admission)
+                self._finish(ending, runner.stopped, watch, training, admission)
             except Exception as error:
                 if not isinstance(error, (StageError, OSError)):
                     watch.write(traceback.format_exc())
-                self.record(finished=time.time(), exit_code=1, message=sentence(error, self.job), again=False)
+                self.record_failure(error)
                 watch.save(state="failed", eta=None)
                 raise
         return int(self.state["exit_code"])
+
+    def _see_that_it_holds(self, admission: gate.Admission) -> None:
+        """Raise GateError where the stage worked on other files than were admitted; what it made then goes."""
+        try:
+            admission.still_holds()
+        except GateError:
+            if self.iterations() is not None:
+                versions = Versions(self.folder, self.job / self.spec["model"], 0, [], {})
+                versions.set_aside(self.job / "superseded", versions=True)
+            self._remove(self.folder / "made.json")
+            for output in self.spec["outputs"]:
+                self._remove(self.job / output)
+            raise
 
     def _training(self, engine: Json, runner: Runner) -> Training:
         digest = self.state["fingerprint"]["digest"]
@@ -465,7 +508,9 @@ class Stage:
         model = training.model
         return iterations_of(model) >= max(1, training.ended_at) and not damaged(self.folder, model)
 
-    def _finish(self, ending: Ending, stopped: bool, watch: Watch, training: Training | None) -> None:
+    def _finish(
+        self, ending: Ending, stopped: bool, watch: Watch, training: Training | None, admission: gate.Admission
+    ) -> None:
         done, code, log = self.iterations(), ending.code, self.folder / "log.txt"
         ended = training.ended if training else None
         message = None
@@ -503,6 +548,7 @@ class Stage:
         complete = code == 0
         if message:
             watch.note(message)
+        made = admission.record(self.spec["outputs"]) if complete or training else {}
         self.record(
             finished=time.time(),
             seconds=round(watch.seconds(), 2),
@@ -514,6 +560,10 @@ class Stage:
             stopped=stopped,
             again=again and not complete,
             seal=self.seal() if complete else None,
+            refused=code if code == WRONG_PERSON and self.spec.get("script") else None,
+            sources=admission.sources,
+            inputs=admission.inputs,
+            outputs=made,
         )
         watch.save(state="done" if complete else "stopped" if stopped else "failed", eta=None)
         if done is not None:
@@ -556,8 +606,11 @@ def start_locked(job: Path, name: str, check: bool, unit: str | None) -> Json:
     stage = Stage(job, name)
     kept = kept_by_unit(stage, unit)
     was_running = kept or stage.alive()
-    wanted_spec = json.load(sys.stdin)
+    wanted_spec, revocations = take_order()
     running_spec, stage.spec = stage.spec, wanted_spec
+    gate.shape_of(job, name, wanted_spec)  # before anything that the words name is looked at
+    if revocations and not check:
+        gate.take_revocations(job, revocations["text"], revocations["sig"])
     if was_running:
         if running_spec != wanted_spec:
             raise StageError(
@@ -572,7 +625,9 @@ def start_locked(job: Path, name: str, check: bool, unit: str | None) -> Json:
                     "stop, and run again."
                 )
             command = stage.state["command"]
-            return {"changed": True, "running": True, "reason": "it was running already", "command": command}
+            consents = stage.state.get("consents", {})
+            answer = {"changed": True, "running": True, "reason": "it was running already", "command": command}
+            return {**answer, "consents": consents}
         if not check:
             end_orphan(stage)
             stage.state = read_json(stage.folder / "state.json")
@@ -584,14 +639,23 @@ def start_locked(job: Path, name: str, check: bool, unit: str | None) -> Json:
         if check:
             return {"changed": True, "running": False, "reason": f"for now, {missing}", "command": []}
         raise
-    reason = stage.reason_to_run(wanted)
-    answer: Json = {"changed": reason is not None, "running": False, "reason": reason or "nothing changed"}
+    reason = stage.reason_to_run(wanted) or gate.unrecorded(job, name, stage.hashes)
+    answer = {"changed": reason is not None, "running": False, "reason": reason or "nothing changed"}
     answer["command"] = stage.command(stage.engine()) if reason else stage.state["command"]
+    answer["consents"] = stage.state.get("consents", {})
     if reason is None:
         return answer
     refuse_to_disturb(stage)
+    try:
+        # What was not read anew counts here: it is a word to the user in time. What runs is looked at in `run`.
+        answer["consents"] = gate.admit(job, name, wanted_spec, stage.hashes).about_consents()
+    except GateError as error:
+        if check and error.code == MISSING:
+            return {**answer, "reason": f"for now, {error}", "command": []}
+        raise
     if check:
         return answer
+    stage.hashes.save()
     stage.check_room()
     write_json(stage.folder / "spec.json", wanted_spec)
     if stage.set_aside(wanted) and stage.reason_to_run(wanted) is None:
@@ -604,6 +668,12 @@ def start_locked(job: Path, name: str, check: bool, unit: str | None) -> Json:
         return {**answer, "launch": True}
     detach(stage)
     return answer
+
+
+def take_order() -> tuple[Json, Json]:
+    """Return what is asked for on stdin: a stage's spec, alone or with a list of revocations."""
+    order: Json = json.load(sys.stdin)
+    return (order["spec"], order.get("revocations") or {}) if "spec" in order else (order, {})
 
 
 def refuse_to_disturb(stage: Stage) -> None:
@@ -627,7 +697,7 @@ def detach(stage: Stage) -> None:
     """Start the stage's run in a session of its own; StageError if it does not begin."""
     with (stage.folder / "supervisor.log").open("w") as log:
         child = subprocess.Popen(
-            [sys.executable, __file__, "run", str(stage.job), stage.name],
+            [sys.executable, "-I", __file__, "run", str(stage.job), stage.name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -635,8 +705,9 @@ def detach(stage: Stage) -> None:
         )
         assert child.stdout is not None
         if child.stdout.readline().strip() != b"started":
-            child.wait()
-            raise StageError((stage.folder / "supervisor.log").read_text().strip() or "It did not start.")
+            code = child.wait()
+            said = (stage.folder / "supervisor.log").read_text().strip() or "It did not start."
+            raise GateError(code, said) if code >= MISSING else StageError(said)
 
 
 def end_orphan(stage: Stage) -> None:
@@ -664,11 +735,13 @@ def status(job: Path, name: str, unit: str | None) -> Json:
     # First the lock, then the files: what is written before the lock is let go is then surely read.
     alive = kept_by_unit(stage, unit) or stage.alive()
     stage = Stage(job, name)
-    keys = ("seconds", "exit_code", "message", "iterations", "complete", "ended")
+    keys = ["seconds", "exit_code", "message", "iterations", "complete", "ended"]
+    keys += ["consents", "engine", "sources", "inputs", "outputs"]
     return {
         "alive": alive,
         "progress": read_json(stage.folder / "progress.json"),
         **{key: stage.state.get(key) for key in keys},
+        "code": stage.state.get("refused"),
     }
 
 
@@ -692,44 +765,71 @@ def stop(job: Path, unit: str | None) -> Json:
     return {**answer, "stages": [stage.name for stage in stages]} if unit else answer
 
 
+def purge_jobs(jobs: Path, ids: list[str], check: bool) -> Json:
+    """Remove what was made on these consents in all jobs; who has units ends those before, told which by `check`."""
+    found = purge.jobs_of(jobs, ids)
+    answer: Json = {"changed": bool(found), "removed": {}, "stopped": []}
+    for job in found:
+        if check:
+            answer["removed"][job.name] = purge.what(job)
+            continue
+        stopped = stop(job, None)["stopped"]
+        answer["stopped"] += [f"{job.name}/{name}" for name in stopped]
+        answer["removed"][job.name] = purge.remove(job, ids)
+    answer["changed"] = any(answer["removed"].values()) or bool(answer["stopped"])
+    return answer
+
+
 def wanted(jobs: Path) -> Json:
     """Return job and stage of everything that is to go on after a boot."""
     return {"stages": [[mark.parts[-4], mark.parts[-2]] for mark in sorted(jobs.glob("*/stages/*/wanted"))]}
 
 
+def code_of(error: Exception) -> int:
+    """Return the exit code for an error: a refusal has its own."""
+    return error.code if isinstance(error, GateError) else 1
+
+
 def main() -> int:
-    """Parse the command line and answer in JSON; errors are one sentence in `error`."""
+    """Parse the command line and answer in JSON; errors are one sentence in `error`, with the `code` of a refusal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["start", "run", "go_on", "status", "stop", "wanted"])
+    one_stage, no_stage = ("start", "run", "status"), ("go_on", "stop", "wanted", "released")
+    parser.add_argument("verb", choices=[*one_stage, *no_stage, "purge"])
     parser.add_argument("place", type=Path)
-    parser.add_argument("stage", nargs="?")
-    parser.add_argument("--check", action="store_true", help="start: say what would be done, and do nothing")
+    parser.add_argument("words", nargs="*", metavar="STAGE or ID")
+    parser.add_argument("--check", action="store_true", help="start, purge: say what would be done, and do nothing")
     parser.add_argument("--unit", choices=["idle", "busy", "pending"], help="what the stage's unit does")
     options = parser.parse_args()
     place = options.place.expanduser().absolute()
-    if (options.stage is None) != (options.verb in ("go_on", "stop", "wanted")):
-        parser.error(f"{options.verb} takes {'a' if options.stage is None else 'no'} STAGE")
+    number = len(options.words)
+    if number != (options.verb in one_stage) if options.verb != "purge" else not number:
+        parser.error(f"{options.verb} takes {'no' if options.verb in no_stage else 'a'} STAGE or ID")
+    stage_name = options.words[0] if number else ""
     try:
         if options.verb == "run":
-            stage = Stage(place, options.stage)
+            stage = Stage(place, stage_name)
             return stage.run(stage.take_locks())
         if options.verb == "go_on":
             return Stage(place.parent, place.name).go_on()
         if options.verb == "start":
-            answer = start(place, options.stage, options.check, options.unit)
+            answer = start(place, stage_name, options.check, options.unit)
         elif options.verb == "status":
-            answer = status(place, options.stage, options.unit)
+            answer = status(place, stage_name, options.unit)
         elif options.verb == "stop":
             answer = stop(place, options.unit)
+        elif options.verb == "released":
+            answer = gate.released(place)
+        elif options.verb == "purge":
+            answer = purge_jobs(place, options.words, options.check)
         else:
             answer = wanted(place)
     except Exception as error:
-        text = sentence(error, place)
+        text, code = sentence(error, place), code_of(error)
         if options.verb in ("run", "go_on"):
             print(text, file=sys.stderr)
         else:
-            print(json.dumps({"error": text}))
-        return 1
+            print(json.dumps({"error": text, **({"code": code} if code > 1 else {})}))
+        return code
     print(json.dumps(answer))
     return 0
 

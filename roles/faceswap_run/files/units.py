@@ -6,7 +6,11 @@ Standard library only, Python 3.9 or newer. It answers as supervisor.py does, wh
     units.py start JOB_DIR STAGE [--check]   spec on stdin; starts the unit where there is something to do
     units.py status JOB_DIR STAGE            alive also while the unit waits for its next try, or for the boot
     units.py stop JOB_DIR                    saves and ends whatever runs in this job
+    units.py released JOB_DIR                what is to be signed
+    units.py purge JOBS ID...                ends what runs on these consents, and removes what was made on them
     units.py resume JOBS                     starts again what a shutdown or a crash cut off; called at the boot
+
+A list of revocations that comes with a start is kept in root's folder of trust, if it is signed and newer.
 
 Root neither reads nor writes below the folder JOBS: whatever is done there is done by supervisor.py as the owner of
 that folder, who is also the user of the units.
@@ -27,6 +31,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True
+
+import consent  # noqa: E402  # it is found only now
+
 Json = dict[str, Any]
 
 SUPERVISOR = Path(__file__).resolve().with_name("supervisor.py")
@@ -35,7 +44,11 @@ PLAIN = frozenset(string.ascii_letters + string.digits + ":_.")
 
 
 class UnitError(Exception):
-    """A cause and a remedy in one sentence, for the user."""
+    """A cause and a remedy in one sentence, for the user, with the exit code of a refusal."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def unit_name(job: str, stage: str) -> str:
@@ -89,7 +102,7 @@ def unit_state(unit: str) -> str:
     return "pending" if system.stdout.strip() == b"stopping" else "idle"
 
 
-def ask_supervisor(jobs: Path, *words: str) -> Json:
+def ask_supervisor(jobs: Path, *words: str, order: str | None = None) -> Json:
     """Return the supervisor's answer, asked as the owner of `jobs`; UnitError with its sentence if it refuses."""
     try:
         owner = pwd.getpwuid(jobs.stat().st_uid)
@@ -101,6 +114,7 @@ def ask_supervisor(jobs: Path, *words: str) -> Json:
         other = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": groups, "umask": 0o027}
     done = subprocess.run(
         [sys.executable, "-I", str(SUPERVISOR), *words],
+        input=order,
         capture_output=True,
         text=True,
         cwd="/",
@@ -112,7 +126,7 @@ def ask_supervisor(jobs: Path, *words: str) -> Json:
     except ValueError as error:
         raise UnitError(f"The supervisor did not answer: {done.stderr.strip()[-500:]}") from error
     if "error" in answer:
-        raise UnitError(answer["error"])
+        raise UnitError(answer["error"], answer.get("code", 1))
     return answer
 
 
@@ -135,7 +149,10 @@ def start(job: Path, stage: str, check: bool) -> Json:
         return {"changed": True, "running": False, "reason": "it was never run", "command": []}
     unit = unit_name(job.name, stage)
     flags = ["--check"] if check else []
-    answer = ask_supervisor(job.parent, "start", str(job), stage, "--unit", unit_state(unit), *flags)
+    order = sys.stdin.read()
+    if not check:
+        keep_revocations(order)
+    answer = ask_supervisor(job.parent, "start", str(job), stage, "--unit", unit_state(unit), *flags, order=order)
     if answer.pop("launch", False):
         if systemctl("show", "--property=LoadState", "--value", unit).strip() != "loaded":
             raise UnitError(f"systemd does not know {unit}: run faceswap_run again, which installs it.")
@@ -144,6 +161,30 @@ def start(job: Path, stage: str, check: bool) -> Json:
             systemctl("reset-failed", unit)
         systemctl("start", unit)
     return answer
+
+
+def keep_revocations(order: str) -> None:
+    """Keep the list of revocations that came with an order; UnitError where it is not signed by who is trusted."""
+    with contextlib.suppress(ValueError):
+        revocations = json.loads(order).get("revocations")
+        if revocations:
+            try:
+                consent.keep_revocations(revocations["text"].encode(), revocations["sig"].encode())
+            except consent.ConsentError as error:
+                raise UnitError(str(error), error.code) from None
+
+
+def purge(jobs: Path, ids: list[str]) -> Json:
+    """End what runs in the jobs that had one of these consents, and remove what was made there."""
+    stopped = []
+    for job in ask_supervisor(jobs, "purge", str(jobs), *ids, "--check")["removed"]:
+        stopped += [f"{job}/{stage}" for stage in stop(jobs / job)["stopped"]]
+    answer = ask_supervisor(jobs, "purge", str(jobs), *ids)
+    return {
+        **answer,
+        "changed": answer["changed"] or bool(stopped),
+        "stopped": sorted({*stopped, *answer["stopped"]}),
+    }
 
 
 def stop(job: Path) -> Json:
@@ -165,33 +206,39 @@ def resume(jobs: Path) -> Json:
 
 
 def main() -> int:
-    """Parse the command line and answer in JSON; errors are one sentence in `error`."""
+    """Parse the command line and answer in JSON; errors are one sentence in `error`, with the `code` of a refusal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["start", "status", "stop", "resume"])
+    parser.add_argument("verb", choices=["start", "status", "stop", "resume", "released", "purge"])
     parser.add_argument("place", type=Path)
-    parser.add_argument("stage", nargs="?")
+    parser.add_argument("words", nargs="*", metavar="STAGE or ID")
     parser.add_argument("--check", action="store_true", help="start: say what would be done, and do nothing")
     options = parser.parse_args()
-    place = options.place.absolute()
-    if (options.stage is None) != (options.verb in ("stop", "resume")):
-        parser.error(f"{options.verb} takes {'a' if options.stage is None else 'no'} STAGE")
+    place, number = options.place.absolute(), len(options.words)
+    one_stage = options.verb in ("start", "status")
+    if number != one_stage if options.verb != "purge" else not number:
+        parser.error(f"{options.verb} takes {'a' if one_stage or options.verb == 'purge' else 'no'} STAGE or ID")
+    stage = options.words[0] if number else ""
     try:
         if options.verb == "start":
             with alone(place):
-                answer = start(place, options.stage, options.check)
+                answer = start(place, stage, options.check)
         elif options.verb == "status":
-            unit = unit_state(unit_name(place.name, options.stage))
-            answer = ask_supervisor(place.parent, "status", str(place), options.stage, "--unit", unit)
+            unit = unit_state(unit_name(place.name, stage))
+            answer = ask_supervisor(place.parent, "status", str(place), stage, "--unit", unit)
         elif options.verb == "stop":
             answer = stop(place)
+        elif options.verb == "released":
+            answer = ask_supervisor(place.parent, "released", str(place))
+        elif options.verb == "purge":
+            answer = purge(place, options.words)
         else:
             answer = resume(place)
     except (UnitError, OSError) as error:
-        text = str(error)
+        text, code = str(error), error.code if isinstance(error, UnitError) else 1
         if isinstance(error, OSError):
             text = f"The host refused a file ({text.split('] ', 1)[-1]}): mend that, and run it again."
-        print(json.dumps({"error": text}))
-        return 1
+        print(json.dumps({"error": text, **({"code": code} if code > 1 else {})}))
+        return code
     print(json.dumps(answer))
     return 0
 

@@ -4,15 +4,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 import time
+from pathlib import PurePath
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible_collections.faceswap.ops.plugins.module_utils import audit_log
 from ansible_collections.faceswap.ops.plugins.module_utils.progress import clock, format_progress
+from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import (
+    RefusedError,
+    controllers_revocations,
+    host_programs,
+)
 from ansible_collections.faceswap.ops.plugins.plugin_utils.living_line import LivingLine, terminal_columns
 
 POLL_SECONDS = 1.0
@@ -54,22 +59,35 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         """Return `changed`, and what became of the stage."""
         super().run(tmp, task_vars)
         _, spec = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        supervisor, job, stage = spec.pop("supervisor"), spec.pop("job_dir"), spec["stage"]
+        supervisor, self._job = spec.pop("supervisor"), spec.pop("job_dir")
+        self._stage = spec["stage"]
         self._patience = spec.pop("patience_s")
         follow = spec.pop("follow")
         self._host = str((task_vars or {}).get("inventory_hostname", "localhost"))
-        self._prefix = shlex.join([supervisor])
-        self._place = shlex.join([job, stage])
-        if self._task.check_mode and not self._remote_file_exists(supervisor):
-            return {"changed": True, "reason": "it was never run", "stage": stage, "command": [], "running": False}
-        began = time.monotonic()
-        answer = self._ask("start", "--check" if self._task.check_mode else "", json.dumps(spec))
+        check = self._task.check_mode
+        try:
+            self._programs = host_programs(self, task_vars or {}, supervisor)
+            if check and not self._remote_file_exists(supervisor):
+                return self._not_yet("it was never run")
+            return self._run(spec, follow)
+        except RefusedError as error:
+            if check and error.differing:
+                return self._not_yet("the host has other programs than this role, which brings its own")
+            result = error.task_result()
+            self._log("refused", spec, {"code": error.code, "message": str(error)})
+            return {**result, "stage": self._stage}
+
+    def _run(self, spec: dict[str, Any], follow: bool) -> dict[str, Any]:
+        began, stage = time.monotonic(), self._stage
+        order = {"spec": spec, "revocations": controllers_revocations(self)}
+        answer = self._ask("start", *(["--check"] if self._task.check_mode else []), order=order)
         result = {
             "changed": answer["changed"],
             "reason": answer["reason"],
             "stage": stage,
             "command": answer["command"],
             "running": answer["running"],
+            "consents": answer.get("consents", {}),
         }
         if answer["changed"] and self._task.diff:
             result["diff"] = {"prepared": f"{stage}: {answer['reason']}\n"}
@@ -82,14 +100,46 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             iterations=end["iterations"],
             ended=end.get("ended"),
             rc=end["exit_code"],
+            consents=end.get("consents") or result["consents"],
         )
         if not end["complete"]:
             result.update(failed=True, msg=end["message"] or self._lost(stage))
+            if end.get("code"):
+                result["consent_code"] = end["code"]
         else:
             result["msg"] = f"{stage} took {clock(end['seconds'])}"
             if end.get("ended"):
                 result["msg"] += f": {end['ended']['reason']}"
+        event = "done" if end["complete"] else "refused" if end.get("code") else "failed"
+        self._log(event, spec, end if end["complete"] else {**end, "message": result["msg"]})
         return result
+
+    def _not_yet(self, reason: str) -> dict[str, Any]:
+        """Return the result where nothing of ours is on the host yet; in check mode nothing brings it."""
+        return {"changed": True, "reason": reason, "stage": self._stage, "command": [], "running": False}
+
+    def _log(self, event: str, spec: dict[str, Any], end: dict[str, Any]) -> None:
+        """Add a line to the audit log; without it nothing counts as done."""
+        if self._task.check_mode:
+            return
+        sources = {f"source {side}": sha256 for side, sha256 in (end.get("sources") or {}).items()}
+        entry = {
+            "host": self._host,
+            "event": event,
+            "stage": self._stage,
+            "job": PurePath(self._job).name,
+            "consents": end.get("consents") or {},
+            "engine": end.get("engine") or {},
+            "inputs": {**sources, **(end.get("inputs") or {})},
+            "outputs": end.get("outputs") or {},
+            "settings": {key: spec[key] for key in ("arguments", "settings", "iterations") if spec.get(key)},
+            "code": end.get("code") or 0,
+            "message": (end.get("message") or "") if event != "done" else "",
+        }
+        try:
+            audit_log.append(entry)
+        except audit_log.AuditError as error:
+            raise AnsibleActionFail(str(error)) from None
 
     def _follow(self, stage: str) -> dict[str, Any]:
         """Show progress until nobody works on the stage any more; return its last status."""
@@ -137,20 +187,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
     def _lost(stage: str) -> str:
         return f"Stage {stage} was killed from outside (out of memory?): run it again, it goes on where it was saved."
 
-    def _ask(self, verb: str, flags: str = "", spec: str | None = None) -> dict[str, Any]:
-        """Run the supervisor once on the host; AnsibleActionFail with its sentence if it refuses."""
-        command = f"{self._prefix} {verb} {self._place} {flags}".rstrip()
-        answer = self._low_level_execute_command(command, in_data=spec and spec.encode())
-        try:
-            content: dict[str, Any] = json.loads(answer["stdout"].strip().splitlines()[-1])
-        except (ValueError, IndexError):
-            raise AnsibleActionFail(
-                f"The supervisor did not answer (exit code {answer['rc']}): "
-                f"{(answer['stderr'] or answer['stdout']).strip()[-500:]}"
-            ) from None
-        if "error" in content:
-            raise AnsibleActionFail(content["error"])
-        return content
+    def _ask(self, verb: str, *flags: str, order: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the supervisor on the host; AnsibleActionFail with its sentence if it refuses."""
+        return self._programs.ask(verb, self._job, self._stage, *flags, order=order)
 
 
 def last_line(error: Exception) -> str:

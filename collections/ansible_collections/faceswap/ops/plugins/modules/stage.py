@@ -15,6 +15,10 @@ description:
     is gone, or when its model has fewer iterations than wanted.
   - The command runs apart from the connection. A lost connection, a host that boots or a lost controller loses
     nothing; the task waits for the host, and the next run finds the stage and goes on watching.
+  - The supervisor runs only stages of the role faceswap_run, on the consent of both persons and with files that are
+    covered by it; what it refuses fails the task with RV(consent_code). Before it is asked, all programs beside it
+    are compared with the role's own. The controller's list of revoked records goes with each start.
+  - Each end and each refusal is a line of the controller's audit log.
   - While it runs, one line on the terminal shows where it stands; without a terminal there is a line every 30 s.
     With E(FACESWAP_OPS_PROGRESS=json) in the environment each update is one line of JSON.
 author:
@@ -190,6 +194,19 @@ ended:
   description: Why a training was complete before its last iteration; C(by) is V(hours) or V(plateau).
   returned: when the stage ran
   type: dict
+consents:
+  description: On whose consent it was run, C(id), C(digest) of the record and C(signer) by side.
+  returned: always
+  type: dict
+  sample: {a: {id: demo-a, digest: 5feceb66..., signer: demo@faceswap-oci}}
+consent_code:
+  description:
+    - Why the stage was refused. 20 a record, its signature or picture is missing; 21 it cannot be read; 22 it has
+      expired; 23 it is not valid yet; 24 it is revoked; 25 it was altered; 26 a stranger signed it; 27 it is for
+      another file; 28 it does not cover this use; 29 the trusted signers or revocations cannot be read; 30 words,
+      programs or files are not what was consented to; 31 the faces are not the person's.
+  returned: when it was refused
+  type: int
 rc:
   description: Exit code of the command.
   returned: when the stage ran

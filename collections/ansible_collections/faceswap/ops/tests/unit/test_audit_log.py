@@ -199,6 +199,15 @@ def test_every_flip_in_the_signature_is_found(log: Path) -> None:
                 assert not audit_log._is_signed(log, head, signature), f"byte {place}, bit {bit}"
 
 
+def test_a_signature_that_means_the_same_but_is_written_in_another_way_is_none(log: Path) -> None:
+    text, head = (log / "head.json.sig").read_text(), (log / "head.json").read_text()
+    head_line, body, rest = text.split("\n", 2)
+    older = body[:11] + chr(ord(body[11]) ^ 0x10) + body[12:]
+    for written in (text + "\n", text.replace("\n", "\r\n"), "\n".join([head_line, older, rest])):
+        assert written != text
+        assert not audit_log._is_signed(log, head, written)
+
+
 @pytest.mark.parametrize(
     ("order", "sentence"),
     [
@@ -305,6 +314,10 @@ def test_a_step_of_before_is_not_done_again(written: Path, tmp_path: Path) -> No
     append(an_entry(8), log)
     (log / "next.json").write_bytes(step)
     assert "is not what was signed" in seen(log).sentences[0]
+    whole = lines_of(log)
+    put(log, whole[:LINES])
+    assert seen(log).sentences, "the lines since then are missed, though the step would lead to a signed head"
+    put(log, whole)
     (log / "next.json").unlink()
     assert len(good(log)) == LINES + 2
 

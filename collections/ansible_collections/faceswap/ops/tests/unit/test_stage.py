@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.faceswap.ops.plugins.action import stage
+from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import HostPrograms
 
 CUT = AnsibleConnectionFailure("Failed to connect to the host via ssh: Connection timed out")
 RUNS = {"alive": True, "progress": {"stage": "train", "done": 4, "total": 9}, "complete": False}
@@ -42,13 +43,24 @@ class Host:
         self.resets = 0
         self.line = Said()
         self.action = stage.ActionModule.__new__(stage.ActionModule)
-        self.action._prefix, self.action._place = "supervisor.py", "/jobs/anna train"
+        self.action._job, self.action._stage = "/jobs/anna", "train"
         self.action._patience, self.action._host = patience, "studio"
         self.action._connection = self
-        self.action._low_level_execute_command = lambda command, in_data=None: self.answer(next(answers))
+        self.orders: list[Any] = []
+        self.logged: list[dict[str, Any]] = []
+        self.action._programs = HostPrograms(self.execute, "python3", "/bin/supervisor.py", {})
+        self.answers = answers
+        monkeypatch.setattr(stage, "host_programs", lambda *_: self.action._programs)
+        monkeypatch.setattr(stage, "controllers_revocations", lambda _: None)
+        monkeypatch.setattr(stage.audit_log, "append", self.logged.append)
         monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(stage, "LivingLine", lambda host, columns: self.line)
+
+    def execute(self, command: str, in_data: bytes = b"") -> dict[str, Any]:
+        """What a program on the host would say; its order is the last two lines of what it is sent."""
+        self.orders.append([json.loads(line) if line else None for line in in_data.decode().split("\n")[-2:]])
+        return self.answer(next(self.answers))
 
     @staticmethod
     def answer(one: Any) -> dict[str, Any]:
@@ -62,6 +74,14 @@ class Host:
 
     def reset(self) -> None:
         self.resets += 1
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, follow: bool, check: bool = False) -> dict[str, Any]:
+        spec = {"supervisor": "/bin/supervisor.py", "job_dir": "/jobs/anna", "stage": "train", "patience_s": 600}
+        monkeypatch.setattr(self.action, "validate_argument_spec", lambda **_: (None, {**spec, "follow": follow}))
+        monkeypatch.setattr(stage.ActionBase, "run", lambda *_: {})
+        monkeypatch.setattr(self.action, "_task", SimpleNamespace(check_mode=check, diff=False), raising=False)
+        result: dict[str, Any] = self.action.run()
+        return result
 
     def follow(self) -> dict[str, Any]:
         end: dict[str, Any] = self.action._follow("train")
@@ -92,13 +112,45 @@ def test_a_stage_is_followed_or_only_started(monkeypatch: pytest.MonkeyPatch, fo
     started = {"changed": True, "reason": "it was never run", "command": ["x"], "running": True}
     end = {**ENDED, "seconds": 61, "iterations": 9, "exit_code": 0, "ended": {"by": "hours", "reason": "Enough."}}
     host = Host(monkeypatch, iter([started, RUNS, end]))
-    spec = {"supervisor": "supervisor.py", "job_dir": "/jobs/anna", "stage": "train", "patience_s": 600}
-    monkeypatch.setattr(host.action, "validate_argument_spec", lambda **_: (None, {**spec, "follow": follow}))
-    monkeypatch.setattr(stage.ActionBase, "run", lambda *_: {})
-    monkeypatch.setattr(host.action, "_task", SimpleNamespace(check_mode=False, diff=False), raising=False)
-    result = host.action.run()
+    result = host.run(monkeypatch, follow=follow)
     assert result["changed"] and result["running"]
     assert result.get("msg") == ("train took 1:01: Enough." if follow else None)
+    told, order = host.orders[0]
+    assert told["words"] == ["start", "/jobs/anna", "train"] and order["spec"] == {"stage": "train"}
+    assert [entry["event"] for entry in host.logged] == (["done"] if follow else [])
+
+
+@pytest.mark.parametrize("when", ["at the start", "at the end"])
+def test_a_refusal_has_its_code_and_is_logged(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    started = {"changed": True, "reason": "it was never run", "command": ["x"], "running": True}
+    end = {"alive": False, "progress": {}, "complete": False, "message": "Nobody agreed.", "code": 27}
+    end |= {"seconds": 1, "iterations": None, "exit_code": 27}
+    refusal = {"error": "Nobody agreed.", "code": 27}
+    host = Host(monkeypatch, iter([refusal] if when == "at the start" else [started, end]))
+    result = host.run(monkeypatch, follow=True)
+    assert result["failed"] and result["consent_code"] == 27 and result["msg"] == "Nobody agreed."
+    assert [(entry["event"], entry["code"], entry["message"]) for entry in host.logged] == [
+        ("refused", 27, "Nobody agreed.")
+    ]
+
+
+def test_in_check_mode_other_programs_on_the_host_are_to_be_brought(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, iter([{"error": "x", "code": 30, "differing": "gate.py"}]))
+    monkeypatch.setattr(host.action, "_remote_file_exists", lambda _: True)
+    result = host.run(monkeypatch, follow=True, check=True)
+    assert result["changed"] and "failed" not in result and not host.logged
+
+
+def test_a_line_that_cannot_be_logged_fails_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = {"changed": True, "reason": "it was never run", "command": ["x"], "running": True}
+    host = Host(monkeypatch, iter([started, {**ENDED, "seconds": 61, "iterations": 9, "exit_code": 0}]))
+
+    def fail(_: Any) -> None:
+        raise stage.audit_log.AuditError("The log is gone: look.")
+
+    monkeypatch.setattr(stage.audit_log, "append", fail)
+    with pytest.raises(AnsibleActionFail, match="The log is gone"):
+        host.run(monkeypatch, follow=True)
 
 
 def test_patience_ends_with_one_sentence_and_the_host_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,97 @@
+# Copyright: the faceswap-oci maintainers
+# MIT License (see LICENSE)
+"""Controller's half of `faceswap.ops.consent`: checks records of consent, and brings them to a job."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.faceswap.ops.plugins.module_utils import audit_log
+from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import RefusedError, role_files, role_module
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "record_a": {"type": "str", "default": ""},
+    "record_b": {"type": "str", "default": ""},
+    "source_a": {"type": "str"},
+    "source_b": {"type": "str"},
+    "dest": {"type": "str"},
+    "patience_s": {"type": "int", "default": 120},
+}
+MISSING, OTHER_FILE = 20, 27
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
+    """Checks both records on the controller; with `dest`, a `transfer` does the rest."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    _supports_diff = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return `consents`, and what the transfer says."""
+        super().run(tmp, task_vars)
+        _, spec = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        consent = role_module(role_files(self), "consent")
+        try:
+            records = {side: self._record(spec[f"record_{side}"], side) for side in "ab"}
+            sources = {side: self._path(spec[f"source_{side}"]) for side in "ab" if spec[f"source_{side}"]}
+            found = consent.check(records, sources)
+        except (consent.ConsentError, RefusedError) as error:
+            return self._refuse(str(error), error.code, task_vars or {})
+        except OSError as error:
+            return self._refuse(
+                f"{error.filename} cannot be read ({error.strerror}): mend that.", OTHER_FILE, task_vars or {}
+            )
+        result: dict[str, Any] = {"changed": False}
+        if spec["dest"]:
+            result = self._bring(found, records, spec, task_vars)
+        return {**result, "consents": found}
+
+    def _record(self, path: str, side: str) -> Path:
+        if not path:
+            raise RefusedError(
+                f"There is no consent of side {side.upper()}: name its record in faceswap_run_consent_{side}; one is "
+                "made in a minute with `faceswap-oci consent new`, and signed with `faceswap-oci consent sign`.",
+                MISSING,
+            )
+        return self._path(path)
+
+    def _path(self, path: str) -> Path:
+        return Path(self._loader.path_dwim(path))
+
+    def _refuse(self, text: str, code: int, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Return the refusal, which is a line of the audit log too."""
+        if not self._task.check_mode:
+            host = str(task_vars.get("inventory_hostname", "localhost"))
+            try:
+                audit_log.append({"host": host, "event": "refused", "stage": "plan", "code": code, "message": text})
+            except audit_log.AuditError as error:
+                raise AnsibleActionFail(f"{text} {error}") from None
+        return RefusedError(text, code).task_result()
+
+    def _bring(self, found: Any, records: dict[str, Path], spec: Any, task_vars: dict[str, Any] | None) -> Any:
+        """Bring records, signatures and pictures to the host, under their sides' names, and nothing else."""
+        with tempfile.TemporaryDirectory(prefix="faceswap-oci-") as folder:
+            for side, record in records.items():
+                picture = Path(found[side]["reference"])
+                shutil.copyfile(record, Path(folder, f"{side}.yml"))
+                shutil.copyfile(f"{record}.sig", Path(folder, f"{side}.yml.sig"))
+                shutil.copyfile(picture, Path(folder, f"{side}.reference{picture.suffix.lower()}"))
+            task = self._task.copy()
+            task.args = {"src": folder, "dest": spec["dest"], "mode": "0640", "mirror": True}
+            task.args["patience_s"] = spec["patience_s"]
+            transfer = self._shared_loader_obj.action_loader.get(
+                "faceswap.ops.transfer",
+                task=task,
+                connection=self._connection,
+                play_context=self._play_context,
+                loader=self._loader,
+                templar=self._templar,
+                shared_loader_obj=self._shared_loader_obj,
+            )
+            return transfer.run(task_vars=task_vars)

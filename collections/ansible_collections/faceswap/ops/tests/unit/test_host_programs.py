@@ -1,0 +1,183 @@
+"""The controller asks only those programs on a host that are the role's own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.faceswap.ops.plugins.action import consent, trusted_signers
+from ansible_collections.faceswap.ops.plugins.plugin_utils import host_programs, trust_end
+from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import HostPrograms, RefusedError
+
+PROGRAM = """
+import json, pathlib, sys
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import neighbour
+print(json.dumps({"words": sys.argv[1:], "stdin": sys.stdin.read(), "n": neighbour.N}))
+"""
+
+
+def execute(command: str, in_data: bytes = b"") -> dict[str, Any]:
+    done = subprocess.run(["sh", "-c", command], input=in_data, capture_output=True, check=False)
+    return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "bin with blank"
+    (made / "faces").mkdir(parents=True)
+    (made / "supervisor.py").write_text(PROGRAM)
+    (made / "neighbour.py").write_text("N = 1")
+    (made / "faces" / "extract.py").write_text("pass")
+    (made / "README").write_text("no program")
+    return made
+
+
+def programs(folder: Path) -> HostPrograms:
+    return HostPrograms(execute, sys.executable, f"{folder}/supervisor.py", host_programs.digests(folder))
+
+
+def test_the_roles_own_programs_answer(folder: Path) -> None:
+    answer = programs(folder).ask("start", "/jobs/anna b", "train", order={"spec": {"ä": 1}})
+    assert answer["words"] == ["start", "/jobs/anna b", "train"]
+    assert json.loads(answer["stdin"]) == {"spec": {"ä": 1}}
+    assert programs(folder).ask("status")["stdin"] == ""
+
+
+@pytest.mark.parametrize("what", ["changed", "more", "gone", "below", "a link", "a linked folder", "a library"])
+def test_other_programs_are_not_asked(folder: Path, what: str) -> None:
+    known = programs(folder)
+    if what == "changed":
+        (folder / "neighbour.py").write_text("N = 2")
+    elif what == "more":
+        (folder / "json.py").write_text("")
+    elif what == "gone":
+        (folder / "neighbour.py").unlink()
+    elif what == "below":
+        (folder / "faces" / "extract.py").write_text("evil")
+    elif what == "a link":
+        (folder / "neighbour.py").rename(folder.parent / "n.py")
+        (folder / "neighbour.py").symlink_to(folder.parent / "n.py")
+    elif what == "a linked folder":
+        (folder / "faces").rename(folder.parent / "faces")
+        (folder / "faces").symlink_to(folder.parent / "faces")
+    else:
+        (folder / "neighbour.so").write_text("")
+    with pytest.raises(RefusedError) as raised:
+        known.ask("start")
+    assert raised.value.code == 30 and raised.value.differing
+    assert raised.value.task_result()["consent_code"] == 30
+
+
+def test_byte_code_that_lies_about_is_not_run(folder: Path) -> None:
+    import importlib.util
+    import py_compile
+
+    source = folder / "neighbour.py"
+    cached = Path(importlib.util.cache_from_source(str(source)))
+    stat = source.stat()
+    source.write_text("N = 9")
+    py_compile.compile(str(source), str(cached), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    source.write_text("N = 1")
+    assert stat.st_size == source.stat().st_size and cached.exists()
+    assert programs(folder).ask("status")["n"] == 1
+
+
+def test_a_program_of_another_name_is_not_asked(folder: Path) -> None:
+    with pytest.raises(RefusedError, match="runs no stages"):
+        HostPrograms(execute, sys.executable, f"{folder}/evil.py", {})
+
+
+def test_what_the_host_says_is_told(folder: Path) -> None:
+    def answer(text: str) -> HostPrograms:
+        (folder / "supervisor.py").write_text(f"print({text!r})")
+        return programs(folder)
+
+    with pytest.raises(RefusedError) as refused:
+        answer('{"error": "No consent.", "code": 20}').ask("start")
+    assert str(refused.value) == "No consent." and refused.value.code == 20
+    with pytest.raises(AnsibleActionFail, match=r"^The disk is full.$"):
+        answer('{"error": "The disk is full."}').ask("start")
+    with pytest.raises(AnsibleActionFail, match="did not answer"):
+        answer("nonsense").ask("start")
+
+
+def test_the_controllers_own_list_of_programs_is_the_roles() -> None:
+    files = host_programs.digests(host_programs.role_files())
+    assert {"supervisor.py", "units.py", "gate.py", "consent.py", "faces/extract.py", "release/release.py"} <= set(
+        files
+    )
+
+
+# -- consent and trusted_signers -----------------------------------------------------------------------------
+
+
+def action(monkeypatch: pytest.MonkeyPatch, module: Any, check: bool = False, **spec: Any) -> Any:
+    made = module.ActionModule.__new__(module.ActionModule)
+    monkeypatch.setattr(module.ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(made, "validate_argument_spec", lambda **_: (None, spec), raising=False)
+    monkeypatch.setattr(made, "_task", SimpleNamespace(check_mode=check, diff=True, delegate_to=None), raising=False)
+    monkeypatch.setattr(made, "_loader", SimpleNamespace(path_dwim=lambda path: path), raising=False)
+    monkeypatch.setattr(made, "_templar", SimpleNamespace(template=lambda value: value), raising=False)
+    monkeypatch.setattr(made, "_low_level_execute_command", execute, raising=False)
+    return made
+
+
+def test_without_a_record_the_task_is_refused_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[Any] = []
+    monkeypatch.setattr(consent.audit_log, "append", logged.append)
+    spec = {"record_a": "", "record_b": "", "source_a": None, "source_b": None, "dest": None}
+    result = action(monkeypatch, consent, **spec).run(task_vars={"inventory_hostname": "studio"})
+    assert result["failed"] and result["consent_code"] == 20 and "faceswap_run_consent_a" in result["msg"]
+    assert logged[0]["code"] == 20 and logged[0]["host"] == "studio"
+    logged.clear()
+    assert action(monkeypatch, consent, check=True, **spec).run()["consent_code"] == 20
+    assert not logged
+
+
+def test_the_demos_records_hold_and_one_for_both_sides_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consent.audit_log, "append", lambda _: "")
+    demo = Path(__file__).parents[6] / "demo"
+    spec: dict[str, Any] = {f"record_{side}": str(demo / "consent" / f"{side}.yml") for side in "ab"}
+    spec |= {"source_a": str(demo / "clipA.mp4"), "source_b": str(demo / "clipB.mp4"), "dest": None}
+    result = action(monkeypatch, consent, **spec).run()
+    assert not result["changed"] and result["consents"]["b"]["id"] == "demo-b"
+    assert action(monkeypatch, consent, **{**spec, "source_b": spec["source_a"]}).run()["consent_code"] == 27
+    assert action(monkeypatch, consent, **{**spec, "record_b": spec["record_a"]}).run()["consent_code"] == 28
+
+
+def test_a_host_gets_the_lists_of_the_controller_and_keeps_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_end.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path)))
+    monkeypatch.setattr(trust_end.os, "geteuid", lambda: 1234)
+    folder = tmp_path / ".config" / "faceswap-oci"
+    order: dict[str, Any] = {"allowed_signers": "jo@x key\n", "check": True}
+    order["revocations"] = {"text": "serial: 2\n", "sig": "two"}
+    assert trust_end.bring(order)["changed"] and not folder.exists()
+    order["check"] = False
+    assert trust_end.bring(order) == {"path": str(folder / "allowed_signers"), "before": "", "changed": True}
+    assert not trust_end.bring(order)["changed"]
+    assert (folder / "allowed_signers").stat().st_mode & 0o777 == 0o644
+    order["revocations"] = {"text": "serial: 1\n", "sig": "one"}
+    assert not trust_end.bring(order)["changed"]
+    assert (folder / "revoked.yml.sig").read_text() == "two"
+    order["revocations"] = {"text": "serial: 10\n", "sig": "ten"}
+    assert trust_end.bring(order)["changed"]
+    assert (folder / "revoked.yml").read_text() == "serial: 10\n"
+
+
+def test_who_trusts_nobody_leaves_the_host_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = host_programs.role_module(host_programs.role_files(), "consent")
+    monkeypatch.setattr(module, "SYSTEM_TRUST", tmp_path / "nothing")
+    monkeypatch.setattr(module, "OWN_TRUST", "nothing/of/ours")
+    assert action(monkeypatch, trusted_signers).run() == {
+        "changed": False,
+        "msg": "Nobody is trusted on the controller.",
+    }

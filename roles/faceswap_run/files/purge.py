@@ -1,0 +1,57 @@
+"""What is removed from the jobs of a host when a consent is revoked: media, faces, models, frames and results.
+
+What stays are the records themselves and a `revoked.json` that says what happened, so that nobody wonders.
+Standard library only, Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from records import read_json, write_json
+
+# A stage's own records hold words, numbers and digests, and no picture of anybody.
+KEPT = frozenset({"consent", "stages", "start.lock", "revoked.json", "revoked.yml", "revoked.yml.sig"})
+KEPT_OF_A_STAGE = frozenset({"spec.json", "state.json", "progress.json", "lock", "supervisor.lock", "losses.csv"})
+
+
+def jobs_of(jobs: Path, ids: Sequence[str]) -> list[Path]:
+    """Return the jobs in which something was or may be made on these consents."""
+    found = [path for path in sorted(jobs.glob("*")) if path.is_dir() and not path.is_symlink()]
+    return [job for job in found if set(ids) & set(ids_of(job))]
+
+
+def ids_of(job: Path) -> Iterator[str]:
+    """Yield the ids of all consents that a job had, by its records and by what was made on them."""
+    for record in job.glob("consent/?.yml"):
+        # No matter who signed it, or whether it can be read as a whole.
+        yield from re.findall(r'^id: "([^"\\]*)"', record.read_text(encoding="utf-8", errors="replace"), re.M)
+    for pattern in ("stages/*/made.json", "stages/*/state.json", "superseded/*/made.json", "superseded/*/state.json"):
+        for path in job.glob(pattern):
+            consents = read_json(path).get("consents") or {}
+            yield from (str(one.get("id")) for one in consents.values() if isinstance(one, dict))
+
+
+def what(job: Path) -> list[str]:
+    """Return what would be removed from a job."""
+    found = [path for path in job.iterdir() if path.name not in KEPT]
+    found += [path for path in job.glob("stages/*/*") if path.name not in KEPT_OF_A_STAGE]
+    return sorted(str(path.relative_to(job)) for path in found)
+
+
+def remove(job: Path, ids: Sequence[str]) -> list[str]:
+    """Remove it, and leave word of it; return what was removed."""
+    names = what(job)
+    if names:
+        write_json(job / "revoked.json", {"ids": sorted(set(ids)), "time": time.time(), "removed": names})
+    for name in names:
+        path = job / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return names
