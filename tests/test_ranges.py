@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from supervised_job import PROGRAMS
 from supervised_job import Job as JobFolder
 from upstream import needs_source, upstream_engine
 from waiting import wait_until
@@ -32,6 +33,7 @@ import media  # noqa: E402
 from ranges import split  # noqa: E402
 
 DOUBLE = Path(__file__).with_name("extract_double.py")
+ALONE = Path(__file__).with_name("extract_alone.py")  # extract.py, and no question whose faces they are
 FRAMES, WIDTH, HEIGHT = 23, 160, 96
 Pixels = NDArray[np.uint8]
 
@@ -209,7 +211,7 @@ class Extract:
         words = ["extract", "-i", source, "-o", to, "-p", f"{to}.fsa", *more]
         before = [str(word) for word in own]
         return subprocess.run(
-            [sys.executable, str(FACES / "extract.py"), "--engine", str(self.engine), *before, "--", *words],
+            [sys.executable, str(ALONE), "--engine", str(self.engine), *before, "--", *words],
             cwd=self.job,
             env={**os.environ, **env},
             capture_output=True,
@@ -338,6 +340,7 @@ def test_a_range_that_fails_is_the_stage_s_failure(extract: Extract) -> None:
 PATCHED = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
+import extract_alone
 import alignments, extract, shutil
 {}
 sys.exit(extract.main(sys.argv[1:]))
@@ -347,7 +350,7 @@ sys.exit(extract.main(sys.argv[1:]))
 def patched(job: Path, change: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run extract.py with a line of code that changes it before."""
     return subprocess.run(
-        [sys.executable, "-c", PATCHED.format(change), str(FACES), "--engine", "engine.json", *words],
+        [sys.executable, "-c", PATCHED.format(change), str(ALONE.parent), "--engine", "engine.json", *words],
         cwd=job,
         env={**os.environ, "FACESWAP_OCI_STAGE_DIR": str(job / "stage")},
         capture_output=True,
@@ -410,7 +413,7 @@ def test_only_what_a_script_imports_decides_whether_it_is_run_again(tmp_path: Pa
     job.program = tmp_path / "bin" / "supervisor.py"
     scripts = job.program.parent / "faces"
     scripts.mkdir(parents=True)
-    for program in FACES.parent.glob("*.py"):
+    for program in PROGRAMS.glob("*.py"):
         shutil.copy(program, job.program.parent)
     (scripts / "extract.py").write_text("import helper\nhelper.work()\n")
     (scripts / "helper.py").write_text("import os\nfrom data import TEXT\n\n\ndef work():\n    os.makedirs('out')\n")
@@ -507,7 +510,7 @@ def run_engine(
 ) -> tuple[Any, dict[str, bytes]]:
     """Extract with a real engine; alignments, and faces by name."""
     about = json.loads(engine.read_text())
-    command = [about["python"], str(FACES / "extract.py"), "--engine", str(engine), "--report", f"faces/{to}", "--"]
+    command = [about["python"], str(ALONE), "--engine", str(engine), "--report", f"faces/{to}", "--"]
     command += ["extract", "-i", "input/a.mp4", "-o", to, "-p", f"{to}{ending}", "-z", "256", *words]
     environment = {**os.environ, **about.get("environment", {}), "FACESWAP_OCI_STAGE_DIR": str(job)}
     done = subprocess.run(

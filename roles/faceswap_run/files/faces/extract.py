@@ -1,16 +1,17 @@
 """Extract the faces of one source, whole or in ranges of frames, with either engine.
 
-    extract.py --engine ENGINE.json [--report FOLDER] [--least N] [--converted] [--frames FIRST-LAST] [--ranges N]
-        -- extract -i SOURCE ...
+    extract.py --engine ENGINE.json [--report FOLDER] [--least N] [--most-strangers PERCENT] [--converted]
+        [--frames FIRST-LAST] [--ranges N] -- extract -i SOURCE ...
     extract.py --engine ENGINE.json --range FIRST-LAST -- extract -i SOURCE ...
     extract.py --engine ENGINE.json [...] --join -- extract -i SOURCE ...
 
 What stands after `--` (and before another `--`) is the engine's own command. It needs `-i`, `-o` and `-p`.
 
 The first form is the whole work: it looks at the source, has the engine work on it in N ranges side by side, joins
-what they made, and reports what was found. The other two are the same in commands that need nothing of each other
-but a disk, for the elements of a job array: each `--range` leaves its part in `FACES.parts/FIRST-LAST`, and `--join`
-makes one of them that is the same, to the byte of each face, as what the engine makes of the whole.
+what they made, leaves out the faces of all but the consented person, whose reference picture lies in `consent` beside
+FACES (`faces_a` or `faces_b`), and reports what was found. The other two are the same in commands that need nothing
+of each other but a disk, for the elements of a job array: each `--range` leaves its part in `FACES.parts/FIRST-LAST`,
+and `--join` makes one of them that is the same, to the byte of each face, as what the engine makes of the whole.
 
 A part works on images which the source is cut into. A video that is to be shown turned (portrait, from a phone) is
 always worked on so: the engines know nothing of its display matrix, and faces that lie on their side are not found.
@@ -33,14 +34,19 @@ from typing import Any
 
 import alignments
 import face_report
+import identity
 import media
 from alignments import AlignmentsError, Turn
 from command import EngineError, apart, start_log, take_engine
+from gate import GateError, admit_by_hand
+from identity import Finding, IdentityError, Person
 from media import MediaError
 from ranges import STOPPED, HopelessError, frame_range, run_side_by_side, split
 
 # A frame as PNG, in bytes per pixel: three for what hardly compresses, such as film grain.
 PNG_BYTES = 3
+NOT_THE_PERSON = 31  # exit code: the faces are not the consented person's
+MOST_STRANGERS = (0, 50)  # per cent
 # Faceswap says this and hangs.
 NO_WEIGHTS = re.compile(r"ERROR\s+Failed to download model.*?\(Error: '(?P<why>.*?)'(?:, URL: '(?P<url>.*?)')?\)")
 
@@ -246,8 +252,33 @@ def extract_all(work: Work, engine_file: Path, seen: media.Look, pieces: int) ->
         work.found(work.parts).replace(work.alignments)
 
 
+def leave_out_strangers(work: Work, person: Person, most: int) -> Finding:
+    """Leave only the person's faces in the folder and, where they alone say what is swapped, in the alignments.
+
+    IdentityError where more than so many per cent are others'; then none are left at all.
+    """
+    told = person.look(work.faces)
+    if told.share > most:
+        for folder in (work.faces, work.parts):
+            shutil.rmtree(folder, ignore_errors=True)
+        work.alignments.unlink()
+        who = f"{len(told.strangers)} of the {told.faces} faces in {work.source} ({told.share:.1f} %)"
+        raise IdentityError(
+            f"{who} are not the consented person's or cannot be told to be, and {most} % at most may be: cut out the "
+            "scenes with others, or give a reference picture in which the person is seen better."
+        )
+    for name in told.strangers:
+        (work.faces / name).unlink()
+    if told.strangers and not work.faceswap:  # whose convert takes the folder's word (-a)
+        meta, frames = alignments.load(work.alignments)
+        alignments.drop(frames, told.strangers)
+        alignments.save(work.alignments, meta, frames)
+    return told
+
+
 def extract(work: Work, options: argparse.Namespace) -> None:
     """The whole work, or, with `--join`, what is left of it when all ranges have been run."""
+    person = Person(identity.reference_of(work.faces), work.engine)  # what is wrong with the picture is told at once
     work.faces.parent.mkdir(parents=True, exist_ok=True)
     seen = media.look(work.source, work.faceswap, options.converted)
     log.info("%s holds %s.", work.source, seen.facts())
@@ -263,9 +294,10 @@ def extract(work: Work, options: argparse.Namespace) -> None:
         except BaseException:
             shutil.rmtree(work.parts, ignore_errors=True)  # it begins anew, and may lack the room that they take
             raise
+    told = leave_out_strangers(work, person, options.most_strangers)
     shutil.rmtree(work.parts)
     if options.report:
-        report = face_report.look(work.faces, work.alignments, seen)
+        report = face_report.look(work.faces, work.alignments, seen, told)
         face_report.write(options.report, report)
         log.info("%s", report.summary)
         for warning in report.warnings:
@@ -277,14 +309,29 @@ def extract(work: Work, options: argparse.Namespace) -> None:
             )
 
 
+def per_cent(text: str) -> int:
+    """How many faces may be strangers'."""
+    least, most = MOST_STRANGERS
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not a share of strangers: give {least} to {most} (per cent)")
+    return int(text)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 an error that was told, 130 interrupted."""
+    """Run one command.
+
+    Returns the exit code: 0 done, 1 an error that was told, 20 to 30 nobody agreed to it, 31 another person's faces,
+    130 interrupted.
+    """
     parser = argparse.ArgumentParser(
         "extract.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--engine", type=Path, required=True, help="description of the engine, engine.json")
     parser.add_argument("--report", type=Path, help="folder for the numbers and the contact sheet")
     parser.add_argument("--least", type=int, default=0, help="faces without which it fails")
+    parser.add_argument(
+        "--most-strangers", type=per_cent, default=20, help="of the faces, in per cent, with more of which it fails"
+    )
     parser.add_argument("--converted", action="store_true", help="the frames will be swapped and released too")
     parser.add_argument("--frames", type=frame_range, help="of these only, which there must be")
     parser.add_argument("--ranges", type=int, default=1, help="ranges worked on side by side")
@@ -295,10 +342,17 @@ def main(arguments: Sequence[str]) -> int:
     start_log(log)
     try:
         work = parse_words(options.engine, words)
+        admit_by_hand(work.source)
         if options.range:
             run_range(work, *options.range)
         else:
             extract(work, options)
+    except GateError as error:
+        log.error("%s", error)
+        return error.code
+    except IdentityError as error:
+        log.error("%s", error)
+        return NOT_THE_PERSON
     except (ExtractError, EngineError, MediaError, AlignmentsError) as error:
         log.error("%s", error)
         return 1

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from alignments import faces_of, landmarks_of, load
+from alignments import drop, faces_of, landmarks_of, load
+from identity import Finding
 from media import Look
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -50,13 +51,19 @@ class Face:
 
 @dataclass(frozen=True)
 class Report:
-    """The numbers of one side. Sizes in px, `persons` is None where nobody told faces apart."""
+    """The numbers of one side, without `strangers`, whose faces were left out.
+
+    Sizes in px; `likeness` is how like the reference picture the middle face is, at most 1; `persons` is None where
+    the engine told no faces apart.
+    """
 
     frames: int
     looked_at: int
     with_face: int
     with_several: int
     faces: int
+    strangers: int
+    likeness: float | None
     size_least: int
     size_median: int
     size_most: int
@@ -71,9 +78,11 @@ class Report:
     sheet: list[tuple[int, Face, str]]
 
 
-def look(faces_folder: Path, alignments_file: Path, seen: Look) -> Report:
-    """Count and measure what extract left."""
+def look(faces_folder: Path, alignments_file: Path, seen: Look, told: Finding | None = None) -> Report:
+    """Count and measure what extract left, and was told of strangers."""
     _, frames = load(alignments_file)
+    if told:
+        drop(frames, told.strangers)
     counts = Counter(len(faces_of(entry)) for entry in frames.values())
     faces = [
         measure(faces_folder / f"{Path(key).stem}_{number}.png", key, face)
@@ -92,6 +101,8 @@ def look(faces_folder: Path, alignments_file: Path, seen: Look) -> Report:
         "with_face": len(frames) - counts[0],
         "with_several": sum(count for several, count in counts.items() if several > 1),
         "faces": len(faces),
+        "strangers": len(told.strangers) if told else 0,
+        "likeness": told.likeness if told else None,
         "size_least": round(min(sizes)),
         "size_median": round(float(np.median(sizes))),
         "size_most": round(max(sizes)),
@@ -180,7 +191,8 @@ def summary(n: dict[str, Any]) -> str:
     return (
         f"{n['faces']} faces in {n['with_face']} of {n['looked_at']} frames{every}, {n['with_several']} frames with "
         f"several; {n['size_least']} to {n['size_most']} px, median {n['size_median']} px; sharpness "
-        f"{n['sharpness_median']:g}; {n['small']} small, {n['blurred']} blurred{told}"
+        f"{n['sharpness_median']:g}; {n['small']} small, {n['blurred']} blurred{told}; "
+        f"{n['strangers']} of strangers left out"
     )
 
 
@@ -190,6 +202,11 @@ def warnings(n: dict[str, Any], most: int) -> list[str]:
     said = []
     if 0 < faces < FEW:
         said.append(f"{faces} faces are few: from {FEW} a model learns more of them, so give a longer source.")
+    if n["strangers"]:
+        said.append(
+            f"{n['strangers']} of {faces + n['strangers']} faces are not the consented person's, or cannot be told "
+            "to be, and were left out: they are neither trained nor swapped."
+        )
     if n["looked_at"] and lacking > LACKING * n["looked_at"]:
         said.append(f"{lacking} of {n['looked_at']} frames have no face: they will stay as they are.")
     if n["persons"] is not None and n["persons"] > 1:
