@@ -25,10 +25,12 @@ import pytest
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
+from supervised_job import PROGRAMS
 
 FILES = Path(__file__).resolve().parents[1] / "roles" / "faceswap_run" / "files" / "release"
 sys.path.insert(0, str(FILES))
 
+import label as labels  # noqa: E402
 import release  # noqa: E402
 import sources  # noqa: E402
 
@@ -128,20 +130,23 @@ def make(tmp_path: Path) -> Make:
 def run(
     job: Path,
     source: str = "input/a.mp4",
-    label: str = LABEL,
+    style: labels.Style | None = None,
     name: str = "swap",
     rate: Fraction | None = None,
     part: str = "",
     percent: int = 100,
+    language: str = "en",
 ) -> Path:
     """Release within this process; returns the result."""
-    release.release(job, name, Path(source), Path("quarantine"), Path("result"), label, rate, part, percent)
+    paths = Path(source), Path("quarantine"), Path("result")
+    release.release(job, name, *paths, style or labels.Style(LABEL), rate, part, percent, language)
     return job / "result" / f"{name}.mp4"
 
 
 def command(job: Path, *more: str, source: str = "input/a.mp4", label: str = LABEL) -> list[str]:
     paths = ["--source", source, "--frames", "quarantine", "--output", "result"]
-    return [sys.executable, str(FILES / "release.py"), str(job), "--job", "swap", *paths, "--label", label, *more]
+    program = str(PROGRAMS / "release" / "release.py")  # the same without consents, of which tests/test_gate.py asks
+    return [sys.executable, program, str(job), "--job", "swap", *paths, "--label", label, *more]
 
 
 @dataclass
@@ -435,11 +440,13 @@ def test_the_size_is_kept_and_the_label_lies_inside(make: Make, size: tuple[int,
     assert_labelled(seen.pictures, job)
 
 
-def assert_labelled(pictures: Sequence[Array], job: Path, matrix: tuple[int, ...] | None = None) -> None:
+def assert_labelled(
+    pictures: Sequence[Array], job: Path, matrix: tuple[int, ...] | None = None, style: labels.Style | None = None
+) -> None:
     """Each picture matches its labelled frame, and not its bare one, where the label is."""
     height, width = pictures[0].shape[:2]
-    overlay = release.draw_label(LABEL, *((height, width) if matrix else (width, height)))
-    overlay = release.to_stored(overlay, matrix).astype(float)
+    overlay = labels.draw(style or labels.Style(LABEL), *((height, width) if matrix else (width, height)))
+    overlay = labels.to_stored(overlay, matrix).astype(float)
     opacity = overlay[..., 3:] / 255
     inside = opacity[..., 0] > 0
     for picture, path in zip(pictures, sorted((job / "quarantine").iterdir()), strict=True):
@@ -456,7 +463,7 @@ def test_every_frame_carries_the_label_and_nothing_else_changes(make: Make) -> N
     job = make(size=(320, 240), pts=range(40))
     seen = look(run(job))
     assert_labelled(seen.pictures, job)
-    clear = release.draw_label(LABEL, 320, 240)[..., 3] == 0
+    clear = labels.draw(labels.Style(LABEL), 320, 240)[..., 3] == 0
     for picture, path in zip(seen.pictures, sorted((job / "quarantine").iterdir()), strict=True):
         assert np.abs(picture.astype(float) - np.asarray(Image.open(path)))[clear].mean() < 4
 
@@ -469,7 +476,7 @@ def test_a_turned_video_stays_turned_and_its_label_is_upright(make: Make, size: 
     matrix = sources.read_video(job / "input" / "a.mp4", "a").matrix
     assert_labelled(seen.pictures, job, matrix)
     upright = np.rot90(seen.pictures[0], 1)  # counterclockwise, as `rotation` counts
-    np.testing.assert_array_equal(release.to_display(seen.pictures[0], matrix), upright)
+    np.testing.assert_array_equal(labels.to_display(seen.pictures[0], matrix), upright)
 
 
 def test_frames_that_were_already_turned_upright_are_not_turned_again(make: Make) -> None:
@@ -507,35 +514,126 @@ def test_a_folder_of_images_becomes_a_silent_video(tmp_path: Path) -> None:
 
 
 def test_the_file_says_that_it_was_manipulated(make: Make) -> None:
-    metadata = look(run(make(pts=range(3)))).metadata
-    assert "AI-manipulated" in metadata["title"]
-    assert "AI-manipulated" in metadata["comment"]
+    job = make(pts=range(3))
+    metadata = look(run(job, name="anna", style=labels.Style("KI-manipuliert"), language="de")).metadata
+    assert metadata["title"] == "KI-manipuliert"
+    assert metadata["comment"] == "Die Bilder in diesem Video wurden mit KI manipuliert: Ein Gesicht wurde getauscht."
+    assert not [value for value in metadata.values() if "anna" in value]  # a job's name may be a person's
+    page = (job / "result" / "report.html").read_text()
+    assert '<strong lang="de">Die Bilder in diesem Video' in page and '<q lang="de">KI-manipuliert</q>' in page
 
 
-@pytest.mark.parametrize("size", [(96, 64), (160, 90), (160, 640), (320, 320), (1920, 1080), (1080, 1920)])
-@pytest.mark.parametrize("text", [LABEL, "This film was made with AI: faces were exchanged"])
-def test_the_label_is_legible(size: tuple[int, int], text: str) -> None:
-    if size[0] < 100 and text != LABEL:
-        with pytest.raises(sources.JobError, match="does not fit legibly"):
-            release.draw_label(text, *size)
-        return
-    overlay = release.draw_label(text, *size)
-    assert overlay.shape == (size[1], size[0], 4)
-    rows, columns = np.nonzero(overlay[..., 0] > 200)
-    boxed = np.nonzero(overlay[..., 3])
-    for ink, box in zip((rows, columns), boxed, strict=True):
-        assert box.min() < ink.min() and ink.max() < box.max()  # nothing is cut off
-    filled = np.unique(rows)
-    lines = np.split(filled, np.flatnonzero(np.diff(filled) > 1) + 1)
-    tall = max(len(line) for line in lines)
-    assert tall >= max(7, 0.03 * min(size))
+STYLES = [
+    labels.Style("Manipulé par IA", "top-right", 4, 60),
+    labels.Style("KI-manipuliert", "bottom-left", 10, 100),
+    labels.Style("Künstlich verändert: Gesicht getauscht", "bottom-right", 6, 80),
+]
 
 
-def test_what_cannot_be_a_label_is_refused() -> None:
-    for text, reason in {" \n\t": "empty", "x" * 101: "101 characters", "AI \u751f\u6210": "lacks"}.items():
-        with pytest.raises(sources.JobError, match=reason):
-            release.checked_label(text)
-    assert release.checked_label("  made \n with AI ") == "made with AI"
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.corner)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": (320, 240)},
+        {"size": (321, 241), "pixel_format": "yuv444p"},
+        {"size": (240, 320), "rotation": 90},
+        {"size": (320, 240), "rotation": 180},
+        {"size": (320, 240), "pixel_format": "yuv420p10le", "colour": (1, 9, 16, 9)},
+        {"size": (320, 240), "colour": (2, 1, 13, 5)},
+    ],
+    ids=["plain", "odd", "quarter turn", "half turn", "10 bits", "full range"],
+)
+def test_the_label_is_as_asked_in_every_kind_of_video(
+    make: Make, caplog: pytest.LogCaptureFixture, style: labels.Style, options: dict[str, Any]
+) -> None:
+    job = make(pts=range(3), **options)
+    with caplog.at_level(logging.INFO):
+        seen = look(run(job, style=style))
+    matrix = sources.read_video(job / "input" / "a.mp4", "a").matrix
+    told = json.loads((job / "result" / "label.json").read_text())
+    assert labels.from_record(told) == style
+    shown = [labels.to_display(picture, matrix) for picture in seen.pictures]
+    assert (told["width"], told["height"]) == (shown[0].shape[1], shown[0].shape[0])
+    assert told["rotation"] == -seen.rotation % 360
+    for picture in shown:
+        assert labels.presence(picture, style).legible
+        for other in labels.CORNERS:
+            elsewhere = dataclasses.replace(style, corner=other)
+            assert labels.presence(picture, elsewhere).present == (other == style.corner)
+    assert re.search(r"Label: \d+\.\d\d s of \d+\.\d\d s\.", caplog.text)
+
+
+GROUNDS: dict[str, Callable[[int, tuple[int, ...]], Array]] = {
+    "white": lambda n, shape: np.full(shape, 255, np.uint8),
+    "black": lambda n, shape: np.zeros(shape, np.uint8),
+    "noise": lambda n, shape: np.random.default_rng(n).integers(0, 256, shape, np.uint8),
+    "flashes": lambda n, shape: np.full(shape, n % 2 * 255, np.uint8),
+}
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("size", [(96, 64), (320, 240)])
+def test_the_faintest_label_passes_on_every_ground(make: Make, ground: str, size: tuple[int, int]) -> None:
+    job = make(size=size, pts=range(8))
+    for n, path in enumerate(sorted((job / "quarantine").iterdir())):
+        Image.fromarray(GROUNDS[ground](n, (size[1], size[0], 3))).save(path)
+    style = labels.Style("Manipulé par IA", "top-left", labels.SIZES[0], labels.OPACITIES[0])
+    assert len(look(run(job, style=style)).times) == 8
+
+
+def faded(picture: Array, bare: Array) -> None:
+    picture[...] = (picture * 0.6 + bare * 0.4).astype(np.uint8)
+
+
+def covered(picture: Array, bare: Array) -> None:
+    picture[:40, 30:60] = 0
+
+
+SPOILT: dict[str, Callable[[Array, Array], None]] = {
+    "missing": lambda picture, bare: np.copyto(picture, bare),
+    "covered": covered,
+    "faded": faded,
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("which", [1, 12, 25])
+def test_one_frame_without_a_legible_label_and_nothing_is_released(
+    make: Make, monkeypatch: pytest.MonkeyPatch, how: str, which: int
+) -> None:
+    job = make(size=(320, 240), pts=range(25))
+    burn = release.Label.burn
+    count = 0
+
+    def spoil(self: release.Label, frame: Array) -> None:
+        nonlocal count
+        count += 1
+        bare = frame.copy()
+        burn(self, frame)
+        if count == which:
+            SPOILT[how](frame, bare)
+
+    monkeypatch.setattr(release.Label, "burn", spoil)
+    with pytest.raises(sources.JobError, match=rf"in 1 of 25 frames of the encoded video \(number {which}\)"):
+        run(job)
+    assert list((job / "result").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--size", "3"], "The label's size is 3 %"),
+        (["--opacity", "20"], "The label's opacity is 20 %"),
+        (["--corner", "middle"], "The label's corner is 'middle'"),
+        (["--language", "es"], "The label's language is 'es'"),
+    ],
+)
+def test_limits_hold_on_the_command_line(make: Make, words: list[str], reason: str) -> None:
+    job = make(pts=range(3))
+    done = subprocess.run(command(job, *words), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert reason in done.stdout and done.stdout.count("\n") == 1
+    assert not (job / "result").exists()
 
 
 def drop(*numbers: int) -> Callable[[Path], None]:
@@ -613,9 +711,12 @@ def test_the_command_line_reports_progress_and_faults(make: Make) -> None:
     assert good.returncode == 0, good.stdout + good.stderr
     assert ("8", "8") in re.findall(r"(\d+)/(\d+) \[", good.stderr)
     assert "Releasing: 100%" in good.stderr
-    bad = subprocess.run(command(job, label=" "), capture_output=True, text=True, timeout=60)
+    bad = subprocess.run(command(job, label="Made in Rome"), capture_output=True, text=True, timeout=60)
     assert bad.returncode == 1
-    assert re.fullmatch(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d ERROR    The label is empty: .+\.\n", bad.stdout)
+    assert re.fullmatch(
+        r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d ERROR    The label 'Made in Rome' does not say that AI .+: .+\.\n",
+        bad.stdout,
+    )
     assert "Traceback" not in bad.stderr
 
 
@@ -649,7 +750,7 @@ def test_a_killed_release_leaves_nothing_and_the_next_one_works(make: Make, how:
     if how == signal.SIGINT:
         assert "was interrupted" in out
     assert len(look(run(job)).times) == 150
-    assert {p.name for p in (job / "result").iterdir()} == {"swap.mp4", "report.html", "log.txt"}
+    assert {p.name for p in (job / "result").iterdir()} == {"swap.mp4", "report.html", "label.json", "log.txt"}
 
 
 def test_the_video_is_put_in_place_last(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -665,7 +766,7 @@ def test_the_video_is_put_in_place_last(make: Make, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "replace", note)
     run(job)
     assert placed[-1] == "swap.mp4"
-    assert set(placed[:-1]) == {"report.html", "log.txt"}
+    assert set(placed[:-1]) == {"report.html", "label.json", "log.txt"}
 
 
 class Page(HTMLParser):
@@ -766,7 +867,7 @@ def test_the_page_shows_the_faces_and_the_labelled_preview(make: Make) -> None:
     assert "Some of the faces of B" not in page.text
     (shown,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)" alt="Preview', text)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGB")).astype(int)
-    overlay = release.draw_label(LABEL, 640, 320)
+    overlay = labels.draw(labels.Style(LABEL), 640, 320)
     assert picture.shape == (320, 640, 3)
     assert picture[overlay[..., 0] > 200].min() > 100  # the letters
     assert np.abs(picture[overlay[..., 3] == 0] - (30, 200, 30)).max() < 60

@@ -1,26 +1,26 @@
 """Release a job: the only way out of quarantine.
 
 `python release.py JOB_DIR --job NAME --source input/a.mp4 --frames quarantine --output result --label TEXT`
-burns a visible label into every converted frame, encodes once, and keeps the source's frame count, time
-stamps, size, rotation, colour tags and sound. It writes NAME.mp4, report.html and log.txt.
+burns a visible label into every converted frame (label.py), encodes once, and keeps the source's frame count, time
+stamps, size, rotation, colour tags and sound. It writes NAME.mp4, report.html, label.json and log.txt.
 
 With `--part 45-90` the result is that part of the source, with the sound of just that time; with `--scale 50` the
 frames have that size in per cent.
 
-Nothing appears under a final name before all three files are complete and the video was read back and
-compared with its source. The video is renamed into place last, so that there is never a released video
-without its report and log; a run that is killed leaves at most hidden `.part` files, which the next one
-overwrites.
+Nothing appears under a final name before all files are complete and the video was read back, compared with its
+source, and seen to carry the label on every frame. The video is renamed into place last, so that there is never a
+released video without its report and log; a run that is killed leaves at most hidden `.part` files, which the next
+one overwrites.
 
 Runs with the engine's Python: PyAV, NumPy, Pillow and tqdm, no program beside it.
 """
 
 import argparse
 import errno
+import json
 import logging
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -43,8 +43,24 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation
+from label import (
+    CORNERS,
+    DEFAULT_OPACITY,
+    DEFAULT_SIZE,
+    DEFAULT_TEXTS,
+    SENTENCES,
+    LabelError,
+    Score,
+    Style,
+    checked,
+    draw,
+    rotation,
+    swaps_axes,
+    template_of,
+    to_display,
+)
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 from sources import (
     SWSCALE_MATRIX,
     JobError,
@@ -60,16 +76,13 @@ from sources import (
 )
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import gate  # it is the supervisor's neighbour
+
 Bytes = NDArray[np.uint8]
 
 STRIP = 8  # before/after pairs in the report
-
-LABEL_LIMIT = 100  # characters; what is longer is no label any more
-TEXT_SHARE = 0.05  # text size as a share of the frame's shorter side
-TEXT_PREFERRED = 14  # px; the size that small frames start from
-TEXT_LEAST = 11  # px; below this the built-in font stops being legible after encoding
-LABEL_ROOM = 1 / 2  # the share of the frame's height that a label of several lines may cover
-BOX_OPACITY = 168  # of 255: white text keeps a contrast of 7:1 even on a white picture
 
 COPIED_CODECS = {"aac", "ac3", "alac", "eac3", "mp3"}  # what common players play from an mp4
 AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}  # Hz
@@ -124,121 +137,54 @@ def match_frames(source: Source, folder: Path, shown: str, percent: int) -> Sour
     return replace(result, width=width, height=height)
 
 
-def swaps_axes(matrix: Sequence[int]) -> bool:
-    """Whether a display matrix turns by a quarter."""
-    return abs(matrix[1]) > abs(matrix[0])
-
-
-def to_display(picture: Bytes, matrix: Sequence[int] | None) -> Bytes:
-    """Turn a stored picture (rows, columns, channels) as the display matrix has a player turn it.
-
-    With FFmpeg's matrix (a b u, c d v, x y w) a stored point goes to x' = ax + cy, y' = bx + dy. Only the
-    eight ways that map the pixel grid onto itself are done; any other angle counts as the nearest.
-    """
-    if matrix is None:
-        return picture
-    quarter = swaps_axes(matrix)
-    a, d = (matrix[3], matrix[1]) if quarter else (matrix[0], matrix[4])
-    if quarter:
-        picture = picture.swapaxes(0, 1)
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def to_stored(picture: Bytes, matrix: Sequence[int] | None) -> Bytes:
-    """The inverse of `to_display`."""
-    if matrix is None:
-        return picture
-    quarter = swaps_axes(matrix)
-    a, d = (matrix[3], matrix[1]) if quarter else (matrix[0], matrix[4])
-    picture = picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    return picture.swapaxes(0, 1) if quarter else picture
-
-
-def checked_label(text: str) -> str:
-    """The label with its white space drawn together; what cannot be shown is refused."""
-    text = " ".join(text.split())
-    if not text:
-        raise JobError("The label is empty: give --label a short text such as 'AI-manipulated'.")
-    if len(text) > LABEL_LIMIT:
-        raise JobError(f"The label has {len(text)} characters: shorten it to at most {LABEL_LIMIT}.")
-    font = label_font(TEXT_PREFERRED)
-    blank = bytes(font.getmask("\uffff"))  # no font has this one: it gives the sign for a missing letter
-    lacking = sorted({c for c in text if not c.isprintable() or (c != " " and bytes(font.getmask(c)) == blank)})
-    if lacking:
-        raise JobError(
-            f"The label has characters that the built-in font lacks ({' '.join(map(ascii, lacking))}): "
-            "write it in plain Latin letters."
-        )
-    return text
-
-
-def label_font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's built-in font at a size in px: nothing has to be installed for it."""
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # PyPI's Pillow is always built with FreeType
-    return font
-
-
-def wrap(text: str, font: ImageFont.FreeTypeFont, room: float, pieces: str) -> list[str] | None:
-    """Lines no wider than `room` px, broken after the pieces that the pattern finds; None: does not fit."""
-    lines = [""]
-    for piece in re.findall(pieces, text):
-        if font.getlength((lines[-1] + piece).rstrip()) > room and lines[-1]:
-            lines.append("")
-        lines[-1] += piece
-    lines = [line.strip() for line in lines]
-    return lines if all(font.getlength(line) <= room for line in lines) else None
-
-
-def draw_label(text: str, width: int, height: int) -> Bytes:
-    """The label for a frame of `width` x `height` px as displayed: RGBA of that size, clear outside its box.
-
-    Light text on a dark box in the top left corner, as players lay their controls over the lower edge. The
-    font's size is 5 % of the frame's shorter side, at least 14 px; text that does not fit is first wrapped,
-    then made smaller down to 11 px, and only then broken inside a word.
-    """
-    preferred = max(TEXT_PREFERRED, round(TEXT_SHARE * min(width, height)))
-    for pieces in (r"[^\s-]*(?:-+|\s+|$)", r"."):
-        for size in range(preferred, TEXT_LEAST - 1, -1):
-            font = label_font(size)
-            margin = min(size // 2, round(0.03 * min(width, height)))
-            padding = round(0.35 * size)
-            lines = wrap(text, font, width - 2 * (margin + padding), pieces)
-            if lines is None:
-                continue
-            line_height = sum(font.getmetrics())
-            box_width = math.ceil(max(map(font.getlength, lines))) + 2 * padding
-            box_height = len(lines) * line_height + 2 * padding
-            if box_height + 2 * margin > height or (len(lines) > 1 and box_height > LABEL_ROOM * height):
-                continue
-            picture = Image.new("RGBA", (width, height))
-            draw = ImageDraw.Draw(picture)
-            box = (margin, margin, margin + box_width - 1, margin + box_height - 1)
-            draw.rectangle(box, fill=(0, 0, 0, BOX_OPACITY))
-            for n, line in enumerate(lines):
-                where = (margin + padding, margin + padding + n * line_height)
-                draw.text(where, line, font=font, fill=(255, 255, 255, 255))
-            return np.asarray(picture)
-    raise JobError(f"The label does not fit legibly into frames of {width}x{height} px: shorten it.")
-
-
 class Label:
-    """The label laid over frames as they are stored."""
+    """The label laid over frames as they are stored, and looked for in them; `seconds` is how long that took."""
 
-    def __init__(self, text: str, source: Source) -> None:
-        width, height = source.width, source.height
+    def __init__(self, style: Style, source: Source) -> None:
+        started = time.perf_counter()
+        self.style, self._matrix = style, source.matrix
+        self.size = source.width, source.height  # px as displayed, but for the shape of a pixel
         if source.matrix and swaps_axes(source.matrix):
-            width, height = height, width
-        picture = to_stored(draw_label(text, width, height), source.matrix)
-        rows, columns = np.nonzero(picture[..., 3])
-        self.region = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-        opacity = picture[self.region][..., 3:].astype(np.float32) / 255
-        self._keep = 1 - opacity
-        self._add = picture[self.region][..., :3] * opacity + 0.5
+            self.size = source.height, source.width
+        layout, self._template = template_of(style, *self.size)
+        rows, columns = layout.ink.shape
+        self._box = np.s_[layout.top : layout.top + rows, layout.left : layout.left + columns]
+        ink = layout.ink[..., None]
+        keep = np.round(256 * (1 - style.opacity_percent / 100) * (1 - ink))
+        self._keep = keep.astype(np.uint16)
+        self._add = np.minimum(np.round(256 * 255 * ink) + 128, 65535 - 255 * keep).astype(np.uint16)
+        self.seconds = time.perf_counter() - started
 
     def burn(self, frame: Bytes) -> None:
         """Lay the label over an RGB frame (height, width, 3), in place."""
-        frame[self.region] = (frame[self.region] * self._keep + self._add).astype(np.uint8)
+        started = time.perf_counter()
+        box = to_display(frame, self._matrix)[self._box]
+        box[...] = (box * self._keep + self._add) >> 8
+        self.seconds += time.perf_counter() - started
+
+    def seen(self, frame: VideoFrame) -> Score:
+        """How well a decoded frame, which is YUV, shows the label."""
+        started = time.perf_counter()
+        plane: Any = frame.planes[0]  # a buffer, which PyAV's types do not say
+        luma: Bytes = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+        grey = to_display(luma, self._matrix)[self._box].astype(np.float32)
+        if frame.color_range != ColorRange.JPEG:  # black is 16 and white 235
+            grey = (grey - 16) * (255 / 219)
+        score = self._template.score(grey)
+        self.seconds += time.perf_counter() - started
+        return score
+
+    def record(self) -> dict[str, Any]:
+        """What somebody needs to draw and look for the label in a frame that was turned upright."""
+        return {
+            "text": self.style.text,
+            "corner": self.style.corner,
+            "size": self.style.size_percent,
+            "opacity": self.style.opacity_percent,
+            "width": self.size[0],
+            "height": self.size[1],
+            "rotation": rotation(self._matrix),
+        }
 
 
 class Sound:
@@ -266,7 +212,7 @@ class Sound:
                 self._tracks[stream.index] = (stream, target, resampler)
                 why = "as an mp4 does not take it everywhere" if self._end is None else "cut to the part's length"
                 self.notes.append(f"{codec} transcoded to AAC, {why}")
-            target.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
+            target.metadata.update({k: v for k, v in stream.metadata.items() if k == "language"})  # a title may be a name
             target.disposition = stream.disposition
         self._waiting = self._packets(container)
         self._next = next(self._waiting, None)
@@ -335,9 +281,11 @@ def cut(frame: AudioFrame, end: Fraction) -> AudioFrame | None:
     return piece
 
 
-def encode(source: Source, shown: str, frames: Path, label: str, title: str, target: Path) -> list[str]:
-    """Label and encode every frame once into `target`, with the source's sound; returns notes on it."""
-    burnt = Label(label, source)
+def encode(source: Source, shown: str, frames: Path, label: Label, about: str, target: Path) -> list[str]:
+    """Label and encode every frame once into `target`, with the source's sound; returns notes on it.
+
+    `about` goes into the file as its comment.
+    """
     odd = source.width % 2 or source.height % 2
     if odd:
         log.warning(
@@ -353,12 +301,7 @@ def encode(source: Source, shown: str, frames: Path, label: str, title: str, tar
     with ExitStack() as stack:
         sound_source = stack.enter_context(av.open(str(source.path))) if source.sound_tracks else None
         out = stack.enter_context(av.open(str(target), "w", format="mp4", options=options))
-        out.metadata.update(
-            {
-                "title": f"{title} ({label})",
-                "comment": f"AI-manipulated: a face in this video was swapped. Label on every frame: {label}",
-            }
-        )
+        out.metadata.update({"title": label.style.text, "comment": about})
         coding = {"crf": "18"}
         if not source.constant_rate:
             # An mp4 keeps durations in coding order: frames of their own length need it to be display order.
@@ -377,7 +320,7 @@ def encode(source: Source, shown: str, frames: Path, label: str, title: str, tar
         total = len(source.frame_names)
         for name, pts, duration in tqdm(steps, "Releasing", total, ascii=True, mininterval=0.5, ncols=80):
             picture = np.ascontiguousarray(read_frame(frames / name)[: source.height, : source.width])
-            burnt.burn(picture)
+            label.burn(picture)
             frame = to_yuv(picture, stream.pix_fmt, source.colour)
             frame.pts, frame.duration, frame.time_base = pts, duration, source.time_base
             sound.mux(out, until=pts * source.time_base)
@@ -410,8 +353,8 @@ def to_yuv(picture: Bytes, pixel_format: str, colour: tuple[int, int, int, int])
     return frame
 
 
-def verify(source: Source, path: Path, numbers: Sequence[int]) -> dict[int, Image.Image]:
-    """Read a result back and compare it with what it must keep of its source.
+def verify(source: Source, path: Path, numbers: Sequence[int], label: Label) -> dict[int, Image.Image]:
+    """Read a result back, compare it with what it must keep of its source, and look for the label in every frame.
 
     Returns the frames with these numbers (from 0) as displayed.
 
@@ -424,7 +367,10 @@ def verify(source: Source, path: Path, numbers: Sequence[int]) -> dict[int, Imag
         times = []
         sizes = set()
         sample = {}
+        unlabelled = []
         for number, frame in enumerate(container.decode(stream)):
+            if not label.seen(frame).legible:
+                unlabelled.append(number + source.first)
             if number in numbers:
                 sample[number] = displayed(frame, source)
             times.append(None if frame.pts is None else frame.pts * exact(frame.time_base))
@@ -444,6 +390,11 @@ def verify(source: Source, path: Path, numbers: Sequence[int]) -> dict[int, Imag
         differs = f"has {tracks} sound tracks instead of {source.sound_tracks}"
     if differs:
         raise JobError(f"The encoded video {differs}, so nothing was released: run it again.")
+    if unlabelled:
+        raise JobError(
+            f"The label cannot be read in {len(unlabelled)} of {len(times)} frames of the encoded video (number "
+            f"{spans(unlabelled)}), so nothing was released: give it a larger size, more opacity or another corner."
+        )
     return sample
 
 
@@ -475,14 +426,14 @@ def displayed(frame: VideoFrame, source: Source) -> Image.Image:
     return image.resize((round(image.width * stretched), image.height))
 
 
-def labelled_preview(path: Path, label: str) -> Image.Image | None:
+def labelled_preview(path: Path, style: Style) -> Image.Image | None:
     """The training's preview, which shows swapped faces, with the label burnt in; None: there is none."""
     picture = report.read_picture(path)
     if picture is None:
         return None
     try:
-        overlay = Image.fromarray(draw_label(label, *picture.size), "RGBA")
-    except JobError:  # too small for a label, and so for the page
+        overlay = Image.fromarray(draw(style, *picture.size), "RGBA")
+    except LabelError:  # too small for a label, and so for the page
         return None
     picture.paste(overlay, mask=overlay)
     return picture
@@ -503,38 +454,39 @@ def release(
     source_path: Path,
     frames: Path,
     output: Path,
-    label: str,
+    style: Style,
     rate: Fraction | None = None,
     part: str = "",
     percent: int = 100,
+    language: str = "en",
 ) -> None:
     """Do it all; the paths are relative to the job folder or absolute.
 
     `rate` is in frames/s, for a folder of images; `part` a range of frames such as `45-90`, or all; `percent` the
-    size to which the frames were scaled.
+    size to which the frames were scaled; `language` that of the label.
 
     Raises:
-        JobError: what stops the release, before anything has a final name.
+        JobError, LabelError: what stops the release, before anything has a final name.
     """
     if not name or name.startswith(".") or "/" in name or not name.isprintable() or len(name.encode()) > 200:
         raise JobError(
             f"The job name {name!r} cannot name a file: use up to 200 letters, digits, '-' or '_' with --job."
         )
-    started = time.time()
-    label = checked_label(label)
+    started, clock = time.time(), time.perf_counter()
     source = part_of(read_source(job / source_path, str(source_path), rate), part, str(source_path))
     kept = match_frames(source, job / frames, str(frames), percent)
+    label = Label(style, kept)
     folder = job / output
     folder.mkdir(parents=True, exist_ok=True)
-    log.info("Releasing %d frames of %s with the label '%s'.", len(kept.pts), source_path, label)
+    log.info("Releasing %d frames of %s with the label '%s'.", len(kept.pts), source_path, style.text)
 
-    finals = [folder / "log.txt", folder / "report.html", folder / f"{name}.mp4"]
+    finals = [folder / n for n in ("log.txt", "report.html", "label.json", f"{name}.mp4")]
     parts = [final.with_name(f".{final.name}.part") for final in finals]
     try:
-        notes = encode(kept, str(source_path), job / frames, label, name, parts[2])
+        notes = encode(kept, str(source_path), job / frames, label, SENTENCES[language], parts[-1])
         count = min(STRIP, len(kept.pts))
         numbers = [(2 * n + 1) * len(kept.pts) // (2 * count) for n in range(count)]
-        after = verify(kept, parts[2], numbers)
+        after = verify(kept, parts[-1], numbers, label)
         before = source_pictures(source, numbers)
         for note in notes:
             log.info("Sound: %s.", note)
@@ -543,10 +495,11 @@ def release(
                 report.Result(
                     job=job,
                     name=name,
-                    video=parts[2],
-                    video_name=finals[2].name,
+                    video=parts[-1],
+                    video_name=finals[-1].name,
                     source=job / source_path,
-                    label=label,
+                    label=style.text,
+                    language=language,
                     frames=len(kept.pts),
                     first=kept.first,
                     of=kept.of,
@@ -558,11 +511,13 @@ def release(
                     sound=notes,
                     started=started,
                     pairs=[(n + kept.first, before[n], after[n]) for n in numbers],
-                    preview=labelled_preview(job / "stages" / "train" / "training_preview.png", label),
+                    preview=labelled_preview(job / "stages" / "train" / "training_preview.png", style),
                 )
             ),
             encoding="utf-8",
         )
+        parts[2].write_text(json.dumps(label.record(), ensure_ascii=False) + "\n", encoding="utf-8")
+        log.info("Label: %.2f s of %.2f s.", label.seconds, time.perf_counter() - clock)
         parts[0].write_text(report.joined_logs(job), encoding="utf-8")
         for path in parts:
             sync(path)
@@ -572,7 +527,7 @@ def release(
     finally:
         for path in parts:
             path.unlink(missing_ok=True)
-    log.info("Released %s.", output / finals[2].name)
+    log.info("Released %s.", output / finals[-1].name)
 
 
 def frame_rate(text: str) -> Fraction:
@@ -594,7 +549,15 @@ def main() -> int:
     parser.add_argument("--source", required=True, type=Path, help="identity A's video or folder of images")
     parser.add_argument("--frames", required=True, type=Path, help="folder of converted frames (quarantine)")
     parser.add_argument("--output", required=True, type=Path, help="folder of the result")
-    parser.add_argument("--label", required=True, help="text burnt into every frame")
+    parser.add_argument("--label", default="", metavar="TEXT", help="burnt into every frame (the language's own)")
+    parser.add_argument("--language", default="en", help=f"of the label, one of {', '.join(DEFAULT_TEXTS)} (en)")
+    parser.add_argument("--corner", default=CORNERS[0], help=f"one of {', '.join(CORNERS)} ({CORNERS[0]})")
+    parser.add_argument(
+        "--size", type=int, default=DEFAULT_SIZE, metavar="PERCENT", help="text height by the shorter side"
+    )
+    parser.add_argument(
+        "--opacity", type=int, default=DEFAULT_OPACITY, metavar="PERCENT", help="of the box behind the text"
+    )
     parser.add_argument(
         "--fps", type=frame_rate, help="frames/s of a folder of images (default: 25); a video has its own"
     )
@@ -608,18 +571,23 @@ def main() -> int:
         stream=sys.stdout,
     )
     try:
+        gate.admit_by_hand(args.job_folder.resolve() / args.source)
         release(
             args.job_folder.resolve(),
             args.job,
             args.source,
             args.frames,
             args.output,
-            args.label,
+            checked(args.label, args.language, args.corner, args.size, args.opacity),
             args.fps,
             args.part,
             args.scale,
+            args.language,
         )
-    except JobError as error:
+    except gate.GateError as error:
+        log.error("%s", error)
+        return error.code
+    except (JobError, LabelError) as error:
         log.error("%s", error)
     except KeyboardInterrupt:
         log.error("The release was interrupted, nothing was released: run it again.")

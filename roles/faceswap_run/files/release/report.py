@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 import av
+from label import SENTENCES
 from PIL import Image
 
 STAGES = {
@@ -47,7 +48,7 @@ class Result:
     number of the first frame in the source, `of` how many frames that has where the video is a part of it, else 0.
     `percent` is the video's scale, `size` its width and height in px as stored, `rate` in frames/s, `seconds` its
     length, `sound` one note per track, `started` the release's start (epoch s). `pairs` are frames of the source and
-    of the video, `preview` is the training's last preview with the label in it.
+    of the video, `language` is the label's, `preview` is the training's last preview with the label in it.
     """
 
     job: Path
@@ -56,6 +57,7 @@ class Result:
     video_name: str
     source: Path
     label: str
+    language: str
     frames: int
     first: int
     of: int
@@ -119,8 +121,8 @@ def render(result: Result) -> str:
 <header>
 <p class="kicker">Face swap report</p>
 <h1>{title}</h1>
-<p class="verdict"><strong>Released.</strong> All {result.frames} frames carry the label, and the encoded file
-was read back: frame count, time stamps{", size" if result.percent == 100 else ""} and sound tracks are {whose}.</p>
+<p class="verdict"><strong>Released.</strong> The encoded file was read back: all {result.frames} frames carry
+the label, and frame count, time stamps{", size" if result.percent == 100 else ""} and sound tracks are {whose}.</p>
 <dl class="key">
 <div><dt>Length</dt><dd>{result.seconds:.2f} s</dd></div>
 <div><dt>Frames</dt><dd>{result.frames}</dd></div>
@@ -130,9 +132,10 @@ was read back: frame count, time stamps{", size" if result.percent == 100 else "
 </dl>
 </header>
 <main>
-<p class="notice"><strong>The pictures in this video were manipulated by AI: a face was swapped.</strong>
-The label “{text(result.label)}” is burnt into every frame. The video carries no C2PA signature yet, so
-nothing but the label and the file&rsquo;s title and comment says so to a program.</p>
+<p class="notice"><strong lang="{result.language}">{text(SENTENCES[result.language])}</strong>
+The label <q lang="{result.language}">{text(result.label)}</q> is burnt into every frame.
+When the video comes home, a signed C2PA manifest in it says so to programs; who signed it stands in
+{link}.provenance.json beside it, and <code>faceswap-oci verify {link}</code> tells it to people.</p>
 <section aria-labelledby="video"><h2 id="video">The video</h2>
 <video controls preload="metadata" src="{link}" poster="{inline(poster, 960)}">
 This browser does not play it: open <a href="{link}">{text(result.video_name)}</a>.
@@ -212,6 +215,8 @@ FOUND = {
     "with_face": "with a face",
     "with_several": "with several faces",
     "faces": "Faces",
+    "likeness": "Likeness to the reference picture, median (0 to 1)",
+    "strangers": "Faces of others, left out",
     "size_median": "Their size in the frame, median (px)",
     "size_least": "smallest (px)",
     "size_most": "largest (px)",
@@ -334,7 +339,7 @@ def versions(states: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
 def files(result: Result) -> list[tuple[str, str]]:
     """SHA-256 of the result and of both inputs."""
     rows = [
-        (result.video_name, file_digest(result.video)),
+        (f"{result.video_name}, before it was signed", file_digest(result.video)),
         (f"input A: {result.source.name}", file_digest(result.source)),
     ]
     folder = result.job / "input"
