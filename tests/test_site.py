@@ -98,7 +98,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     made = Site(tmp_path_factory.mktemp("a site"))
     first = made.play()
     assert first.code == 0, first.output
-    assert {path.name for path in made.out.iterdir()} == {"demo.mp4", "report.html", "log.txt", "faces"}
+    assert {path.name for path in made.out.iterdir()} == {
+        "demo.mp4",
+        "demo.mp4.provenance.json",
+        "faces",
+        "label.json",
+        "log.txt",
+        "report.html",
+    }
     return made
 
 
@@ -289,6 +296,8 @@ def test_a_role_taken_alone_works(copy: Site, tmp_path: Path) -> None:
                         "faceswap_run_trainer": "lightweight",
                         "faceswap_run_source_a": str(ROOT / "demo" / "clipA.mp4"),
                         "faceswap_run_source_b": str(ROOT / "demo" / "clipB.mp4"),
+                        "faceswap_run_consent_a": str(ROOT / "demo" / "consent" / "a.yml"),
+                        "faceswap_run_consent_b": str(ROOT / "demo" / "consent" / "b.yml"),
                         "ansible_python_interpreter": "/usr/bin/python3",
                     },
                     "roles": ["faceswap_run"],
@@ -311,11 +320,15 @@ def test_a_role_taken_alone_works(copy: Site, tmp_path: Path) -> None:
         ({"faceswap_run_iterations": -5}, "faceswap_run_iterations is -5, and training needs at least 1"),
         ({"faceswap_run_iterations": "many"}, "faceswap_run_iterations"),
         ({"faceswap_run_batch_size": 0}, "faceswap_run_batch_size is 0"),
-        ({"faceswap_run_label": " "}, "faceswap_run_label is empty"),
-        ({"faceswap_run_label": "KI-verändert"}, "no accents yet"),
+        ({"faceswap_run_label": "Rome"}, "faceswap_run_label (Rome) does not say that AI made the pictures"),
+        ({"faceswap_run_label": "Kein Deepfake"}, "without a 'not', or leave it empty"),
+        ({"faceswap_run_label": "AI \u751f\u6210 made"}, "faceswap_run_label can hold 100 letters of English"),
+        ({"faceswap_run_label_size": 3}, "faceswap_run_label_size is 3, and the label is legible from 4 to 15"),
+        ({"faceswap_run_label_opacity": 20}, "faceswap_run_label_opacity is 20, and the label is legible from 60"),
+        ({"faceswap_run_label_corner": "middle"}, "value of faceswap_run_label_corner must be one of: top-left"),
         ({"faceswap_run_job": "../up"}, "cannot name a folder"),
         ({"faceswap_install_engine": "deepfake9000"}, "value of faceswap_install_engine must be one of: builtin"),
-        ({"faceswap_run_need_mb": 10**9, "faceswap_run_label": "anew"}, "MB are free in"),
+        ({"faceswap_run_need_mb": 10**9, "faceswap_run_label": "KI-verändert"}, "MB are free in"),
         ({"faceswap_install_need_mb": 10**9, "faceswap_install_dir": "{{ demo_root }}/var/x"}, "free some room"),
         ({"faceswap_install_python": "/usr/bin/no-python"}, "name another Python"),
         ({"faceswap_run_trainer": "gigantic"}, "gigantic"),

@@ -96,7 +96,7 @@ def test_the_video_is_like_its_source(host: Host, engine: dict[str, Any]) -> Non
 def test_the_result_came_home_whole_and_alone(host: Host, out: Path) -> None:
     lines = root(host, f"cd {JOB}/result && sha256sum *").splitlines()
     there = {name: digest for digest, name in map(str.split, lines)}
-    assert set(there) == {"molecule.mp4", "report.html", "log.txt"}
+    assert set(there) == {"molecule.mp4", "molecule.mp4.provenance.json", "report.html", "log.txt"}
     home = [path for path in out.iterdir() if path.name != "faces"]
     assert there == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in home}
 
