@@ -3,7 +3,7 @@
 # The first Python on the machine for which the lock files hold.
 PYTHON ?= $(shell sh tests/find_python.sh 3.11 3.12 3.13)
 
-.PHONY: demo oci test lint unit molecule demo-test rehearsal second-python readme lock bench-demo bench-oci bench-oci-faults bench-hosts bench-faceswap contract mutants clean
+.PHONY: demo oci test lint unit molecule demo-test rehearsal second-python readme lock bench-demo bench-oci bench-oci-faults bench-hosts bench-faceswap bench-consent contract mutants clean
 
 demo:
 	started=$$(date +%s) && $(MAKE) --no-print-directory .venv/ready && FACESWAP_OCI_STARTED=$$started .venv/bin/faceswap-oci demo
@@ -55,6 +55,9 @@ bench-hosts: .venv-test/ready
 
 bench-faceswap: .venv-test/ready
 	.venv-test/bin/python tests/bench_faceswap.py
+
+bench-consent: .venv-test/ready
+	PYTHONPATH=emulator:collections .venv-test/bin/python tests/bench_consent.py
 
 # What the Faceswap that ENGINE (an engine.json) describes takes for options and settings, as the roles check them.
 contract: .venv-test/ready

@@ -20,6 +20,7 @@ LONG = [
     "test_oci_instance.py",
     "test_engine.py",
     "test_ranges.py",
+    "test_identity.py",
     "test_training.py",
     "test_supervisor.py",
     "test_swap_judge.py",
@@ -35,6 +36,7 @@ ONCE: dict[str, tuple[str, set[str]]] = {
     ),
     "test_convert.py": ("it is the engine's Python that runs the script", set()),
     "test_faces.py": ("it is the engine's Python that runs the script", set()),
+    "test_identity.py": ("it is the engine's Python that runs the script", set()),
     "test_ranges.py": ("it is the engine's Python that runs the script", set()),
     "test_training.py": ("the host's Python runs it, which is the same one", set()),
     "test_faceswap_options.py": (

@@ -192,9 +192,28 @@ def test_a_failed_task_is_told_in_one_sentence(checkout: Callable[[str], Path]) 
     code, outcome, told = run(root, "run")
     sentence = "The clip is missing: put it there."
     assert (code, outcome["status"]) == (1, "failed")
-    assert outcome["failures"] == [{"host": "this", "play": "Train", "task": "Look", "message": sentence}]
+    failure = {"host": "this", "play": "Train", "task": "Look", "message": sentence, "consent_code": None}
+    assert outcome["failures"] == [failure]
     assert f"Train failed on this, at 'Look': {sentence}\nThe full log: {outcome['log']}\n" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(20, 20), (32, 32), (19, 1), (33, 1), ("true", 1), ("no", 1)])
+def test_want_of_consent_has_its_own_exit_code(checkout: Callable[[str], Path], code: object, exit_code: int) -> None:
+    root = checkout(
+        one_play(f"{{name: Look, follow: {{result: {{failed: true, msg: It was revoked., consent_code: {code}}}}}}}")
+    )
+    given, outcome, told = run(root, "run")
+    assert (given, outcome["status"]) == (exit_code, "failed")
+    assert outcome["failures"][0]["consent_code"] == (code if exit_code > 1 else None)
+    assert "It was revoked." in told
+
+
+def test_whose_certificate_signed_is_told(checkout: Callable[[str], Path]) -> None:
+    root = checkout(one_play("follow: {result: {faceswap_run_result: {job: j, video: j.mp4, certificate: test}}}"))
+    _, outcome, told = run(root, "run")
+    assert outcome["certificate"] == "test"
+    assert "signed with a TEST certificate, which proves nothing about who made it" in told
 
 
 def test_rescued_and_ignored_failures_are_no_failure(checkout: Callable[[str], Path], state: Path) -> None:

@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from faceswap_oci import environment
-from faceswap_oci.play import DESTROY, SITE, USAGE, Order, Outcome, Phase, UsageError, play, state_folder
+from faceswap_oci import audit, consent, environment, verify
+from faceswap_oci.play import DESTROY, REVOKE, SITE, Order, Outcome, Phase, UsageError, play, state_folder
 from faceswap_oci.screen import Screen, clock_text
 
 # The documented tags of site.yml; a test holds them against `ansible-playbook --list-tags`.
@@ -27,6 +27,19 @@ exit codes:
   3    nothing was run: no host for what was asked for
   4    a host could not be reached
   5    Ansible could not play the playbook, or the wrapper itself failed
+  20   consent is missing: no record, signature or picture, or nobody is trusted here to sign
+  21   a record cannot be read
+  22   a record has expired
+  23   a record is not valid yet
+  24   a record was revoked
+  25   a record was altered after it was signed
+  26   a record is signed by a stranger
+  27   a record is for another file
+  28   a record is for another use, or both are of one person
+  29   the list of trusted signers or of revoked records cannot be used
+  30   a stage's words, engine or files are not what the consented job may work with
+  31   other people's faces: too many of them, or a reference picture without exactly one face
+  32   the result could not be signed, and stays in quarantine
   124  the time of --timeout was over
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM
 """
@@ -37,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     human = sys.stderr if options.json else sys.stdout
     try:
+        if options.command in ("consent", "audit", "verify"):
+            return _without_a_play(options)
         outcome = _run(options, Screen(human))
         if not outcome.message and not outcome.failures:
             _print_results(outcome, human)
@@ -93,8 +108,8 @@ def extra_vars(texts: Sequence[str], start: Path) -> tuple[list[Path], dict[str,
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    variables = argparse.ArgumentParser(add_help=False)
+    variables.add_argument(
         "-e",
         "--extra-vars",
         action="append",
@@ -102,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="@FILE|KEY=VALUE",
         help="job file, or a value (JSON such as 300 or true, else text), which wins over files; repeatable",
     )
+    common = argparse.ArgumentParser(add_help=False, parents=[variables])
     common.add_argument("--json", action="store_true", help="the result as JSON, in the last line of stdout")
     common.add_argument("--timeout", type=_seconds, metavar="S", help="stop watching after S seconds")
     elsewhere = argparse.ArgumentParser(add_help=False)
@@ -132,7 +148,33 @@ def _parser() -> argparse.ArgumentParser:
         help="terminate the inventory's instances on Oracle Cloud, leave nothing",
     )
     destroy.set_defaults(tags="")
+    consent.add_parser(commands, [variables, elsewhere])
+    audit.add_parser(commands)
+    verify.add_parser(commands)
     return parser
+
+
+def _without_a_play(options: argparse.Namespace) -> int:
+    """Do what needs no play, or (a revocation) more than one."""
+    start = Path.cwd()
+    try:
+        root = find_root(start)
+        if options.command == "audit":
+            return audit.run(options, root)
+        if options.command == "verify":
+            return verify.run(options, root)
+        revokes = options.verb == "revoke"
+        order = _order(options, start) if revokes else Order(root)  # what cannot be played is refused before it signs
+
+        def player(values: Mapping[str, Any]) -> Outcome:
+            variables, _ = environment.allowed(os.environ)
+            given = replace(order, values={**order.values, **values})
+            return play(given, Screen(sys.stdout), variables, state_folder(os.environ))
+
+        return consent.run(options, root, player)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return error.code
 
 
 def _seconds(text: str) -> float:
@@ -155,7 +197,7 @@ def _run(options: argparse.Namespace, screen: Screen) -> Outcome:
             screen.line(f"{name} holds a login, so it is not passed on: use a file (pip.conf, ~/.netrc).")
         outcome = play(order, screen, variables, state_folder(os.environ))
     except UsageError as error:
-        return Outcome("refused", USAGE, str(error))
+        return Outcome("refused", error.code, str(error))
     if origin < began:
         outcome.phases.insert(0, Phase("environment set-up", round(began - origin, 1)))
     outcome.seconds = round(time.time() - origin, 1)
@@ -170,7 +212,7 @@ def _order(options: argparse.Namespace, start: Path) -> Order:
     if unknown := [tag for tag in tags if tag not in TAGS]:
         raise UsageError(f"There is no tag {unknown[0]!r}; the tags are {', '.join(TAGS)}.")
     given = [str(root / "inventory" / "demo")] if options.command == "demo" else options.inventory
-    playbook = DESTROY if options.command == "destroy" else SITE
+    playbook = {"destroy": DESTROY, "consent": REVOKE}.get(options.command, SITE)
     return Order(root, playbook, _inventory(given, start), files, values, tags, options.check, options.timeout)
 
 
@@ -203,6 +245,10 @@ def _print_results(outcome: Outcome, stream: TextIO) -> None:
     for name, path in (("video", outcome.video), ("report", outcome.report)):
         if path:
             print(f"{name:<6}  {path}", file=stream)
+    if outcome.certificate == "test":
+        print(
+            "signed with a TEST certificate, which proves nothing about who made it (docs/provenance.md)", file=stream
+        )
 
 
 def _bad_news(outcome: Outcome) -> list[str]:

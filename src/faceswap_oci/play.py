@@ -26,8 +26,9 @@ from faceswap_oci import environment
 from faceswap_oci.screen import Screen, clock_text
 
 OK, FAILED, USAGE, NOTHING_RUN, UNREACHABLE, BROKEN, TIMEOUT = 0, 1, 2, 3, 4, 5, 124
+CONSENT_CODES = range(20, 33)  # what a task that failed for want of consent has in `consent_code`
 
-SITE, DESTROY = "site.yml", "playbooks/destroy.yml"
+SITE, DESTROY, REVOKE = "site.yml", "playbooks/destroy.yml", "playbooks/revoke.yml"
 BY_HAND = "by_hand"  # the tag of what only a play without the wrapper needs
 KEPT_RUNS = 20  # logs of older runs are removed
 GRACE = 10.0  # seconds ansible-playbook gets to end its workers, before it is killed
@@ -41,7 +42,11 @@ _LABELS = ("[ERROR]: ", "ERROR! ")
 
 
 class UsageError(Exception):
-    """What the user asked for cannot be played; the message is the whole sentence."""
+    """What the user asked for cannot be done; the message is the whole sentence."""
+
+    def __init__(self, message: str, code: int = USAGE) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -71,20 +76,22 @@ class Phase:
 
 @dataclass
 class Failure:
-    """Why the play ended on one host."""
+    """Why the play ended on one host; `consent_code` is the exit code where it was for want of consent."""
 
     host: str
     play: str
     task: str
     message: str
+    consent_code: int | None = None
 
 
 @dataclass
 class Outcome:
     """The result of a run, as `--json` prints it: None where the run did not come to it.
 
-    `folder`, `video` and `report` are the paths that the play's result names; `changed` counts changed tasks
-    over all hosts; `seconds` is the whole time; `message` says why the run ended where no failure does.
+    `folder`, `video` and `report` are the paths that the play's result names; `certificate` is `own` or `test`,
+    by what the video was signed with; `changed` counts changed tasks over all hosts; `seconds` is the whole time;
+    `message` says why the run ended where no failure does.
     """
 
     status: str
@@ -94,6 +101,7 @@ class Outcome:
     folder: str | None = None
     video: str | None = None
     report: str | None = None
+    certificate: str | None = None
     changed: int = 0
     seconds: float = 0.0
     phases: list[Phase] = field(default_factory=list)
@@ -357,6 +365,7 @@ class _Watch:
         made = Outcome("ok", OK, phases=self._phases, log=log)
         made.job, made.folder = self._result.get("job"), self._result.get("folder")
         made.video, made.report = self._result.get("video"), self._result.get("report")
+        made.certificate = self._result.get("certificate")
         made.changed = sum(stats.get("changed", {}).values())
         failed = [failure for host, failure in self._failures.items() if host in stats.get("failures", {})]
         lost = [failure for host, failure in self._unreachable.items() if host in stats.get("dark", {})]
@@ -368,7 +377,8 @@ class _Watch:
         elif self._stop:
             made.status, made.exit_code, made.message = self._stop
         elif failed:
-            made.status, made.exit_code, made.failures = "failed", FAILED, failed
+            made.status, made.failures = "failed", failed + lost
+            made.exit_code = next((bad.consent_code for bad in failed if bad.consent_code), FAILED)
         elif lost:
             made.status, made.exit_code, made.failures = "unreachable", UNREACHABLE, lost
         else:
@@ -417,7 +427,10 @@ def _result(res: object) -> Mapping[str, Any] | None:
 
 
 def _failure(data: Mapping[str, Any], item: Mapping[str, Any] | None = None) -> Failure:
-    return Failure(data["host"], data["play"], data["task"], _message(item or data.get("res") or {}))
+    res = item or data.get("res") or {}
+    code = res.get("consent_code")
+    known = code if code in CONSENT_CODES else None
+    return Failure(data["host"], data["play"], data["task"], _message(res), known)
 
 
 def _message(res: Mapping[str, Any]) -> str:

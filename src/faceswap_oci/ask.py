@@ -1,0 +1,48 @@
+"""Questions on a terminal; where there is none, nobody is asked and nothing waits."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from faceswap_oci.play import UsageError
+
+
+def terminal() -> bool:
+    """Whether somebody sits there who can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def text(question: str, default: str = "", fits: Callable[[str], str | None] = lambda _: None) -> str:
+    """Ask until there is an answer that fits: `fits` says what is wrong with one. UsageError at the input's end."""
+    shown = f"{question} [{default}]: " if default else f"{question}: "
+    while True:
+        try:
+            answer = input(shown).strip() or default
+        except EOFError:
+            print()
+            raise UsageError("The questions were not answered, so nothing was written.") from None
+        wrong = fits(answer) if answer else "An answer is needed here (Ctrl-C ends)."
+        if wrong is None:
+            return answer
+        print(f"  {wrong}")
+
+
+def choice(question: str, answers: Sequence[str]) -> int:
+    """Ask for one of several answers, none of which is the default; return its place."""
+    print(f"{question}")
+    for number, answer in enumerate(answers, 1):
+        print(f"  {number}  {answer}")
+    numbers = [str(number) for number in range(1, len(answers) + 1)]
+
+    def wrong(answer: str) -> str | None:
+        return None if answer in numbers else f"Type one of {', '.join(numbers)}."
+
+    return int(text("Number", fits=wrong)) - 1
+
+
+def yes(question: str) -> bool:
+    """Ask whether to do something; Return alone is yes."""
+
+    def wrong(answer: str) -> str | None:
+        return None if answer.lower() in ("y", "yes", "n", "no") else "Type y or n."
+
+    return text(f"{question} (y or n)", "y", wrong).lower().startswith("y")

@@ -1,0 +1,79 @@
+"""What the commands of `faceswap-oci consent` share: the checkout they work with, and the files of a record."""
+
+import datetime
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from faceswap_oci.play import Outcome, UsageError
+
+USES = {"head": "another face on this head", "face": "this face on another head"}
+SIDES = {"head": "a", "face": "b"}
+
+Player = Callable[[Mapping[str, Any]], Outcome]  # plays the revocation with these values
+
+
+@dataclass(frozen=True)
+class House:
+    """What a command works with: the checkout, the role's module, and who plays a revocation."""
+
+    root: Path
+    gate: ModuleType
+    player: Player
+
+
+def read_record(path: Path, house: House) -> tuple[Any, bytes]:
+    """A record and its bytes. Raises UsageError if there is none, ConsentError if it cannot be read."""
+    if not path.is_file():
+        raise UsageError(f"There is no record {path}: `faceswap-oci consent new` writes one.", house.gate.MISSING)
+    text = house.gate.read_bytes(path)
+    return house.gate.parse(text, str(path)), text
+
+
+def signature_of(record: Path) -> Path:
+    """Where a record's signature lies."""
+    return record.with_name(f"{record.name}.sig")
+
+
+def absolute(path: Path) -> Path:
+    """A path that a person typed, made whole."""
+    return path.expanduser().absolute()
+
+
+def same(given: Path | None, path: Path) -> bool:
+    """Whether both are one file."""
+    return given is not None and path.exists() and given.exists() and given.samefile(path)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; all may read it."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            os.fchmod(handle, 0o644)
+            stream.write(content)
+            stream.flush()
+            os.fsync(handle)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def command() -> str:
+    """This program as it was called, for a next command that can be copied."""
+    typed = sys.argv[0]
+    plain = Path(typed).name != "faceswap-oci" or shutil.which("faceswap-oci") == typed
+    return "faceswap-oci" if plain else shlex.quote(typed)
+
+
+def today() -> datetime.date:
+    """The day by which records hold: that of UTC."""
+    return datetime.datetime.now(datetime.UTC).date()

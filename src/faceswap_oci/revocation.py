@@ -1,0 +1,144 @@
+"""`faceswap-oci consent revoke`: a record is void from now on, and what was made with it is deleted on the hosts."""
+
+import argparse
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from faceswap_oci.play import BROKEN, UsageError
+from faceswap_oci.record_files import House, absolute, read_record, today, write
+from faceswap_oci.shared import collection_module
+from faceswap_oci.signers import is_trusted, key_to_sign_with, public_line, signed
+
+_JOURNAL = ".revoking.json"  # a signed list on its way into the trust folder
+
+
+def revoke(options: argparse.Namespace, house: House) -> int:
+    """Revoke a record here, delete on the hosts, and tell what is left and where."""
+    identifier = _identifier(options.id, house)
+    serial = _revoke_here(identifier, options.key, house)
+    print("\nDeleting what was made with it on the hosts of the inventory:")
+    outcome = house.player({"faceswap_run_revoke": [identifier]})
+    code = outcome.exit_code
+    entry = {
+        "event": "revoked",
+        "consents": {"revoked": {"id": identifier}},
+        "settings": {"serial": serial, "not_reached": sorted({bad.host for bad in outcome.failures})},
+    }
+    audit = collection_module(house.root, "audit_log")
+    try:
+        audit.append(entry)
+    except audit.AuditError as error:
+        print(error)
+        code = code or BROKEN
+    if outcome.message:
+        print(outcome.message)
+    for bad in outcome.failures:
+        print(f"NOT deleted on {bad.host}: {bad.message}")
+    if outcome.failures:
+        print("The same command again deletes there too, once they can be reached.")
+    _tell_of_results(identifier, house)
+    return code
+
+
+def _identifier(given: str, house: House) -> str:
+    path = absolute(Path(given))
+    if path.is_file():
+        return str(read_record(path, house)[0].id)
+    if not house.gate.ID.fullmatch(given):
+        raise UsageError(
+            f"{given} is neither a record nor the id of one: `faceswap-oci consent check RECORD` shows it."
+        )
+    return given
+
+
+def _revoke_here(identifier: str, key: Path | None, house: House) -> int:
+    """Put a record on the signed list of the trust folder; return the list's serial."""
+    gate, folder = house.gate, Path(house.gate.trust_folder())
+    if not (gate.trusted_bytes(folder / "allowed_signers") or b"").strip():
+        raise UsageError(
+            f"Nobody is trusted here ({folder}/allowed_signers is missing), so no list of revoked records would "
+            "count: first `faceswap-oci consent trust KEY.pub`, with the key that you sign with.",
+            gate.MISSING,
+        )
+    with _held(folder):
+        _finish(folder, gate)
+        before = gate.read_revocations(folder)
+        if identifier in before.ids:
+            print(f"{identifier} was revoked on {before.ids[identifier]}.")
+            return int(before.serial)
+        after = replace(before, serial=before.serial + 1, ids={**before.ids, identifier: today()})
+        text = gate.dump_revocations(after).encode()
+        used = key_to_sign_with(key)
+        signature = signed(text, used, gate.REVOCATIONS_NAMESPACE, house)
+        if not is_trusted(public_line(signature, used), house):
+            raise UsageError(
+                f"{used} is not among the trusted signers here ({folder}/allowed_signers), so a list signed with it "
+                "would not count: name one that is with --key.",
+                gate.STRANGER,
+            )
+        write(folder / _JOURNAL, json.dumps([text.decode(), signature.decode()]).encode())
+        _finish(folder, gate)
+    print(f"Revoked: {identifier} (list {after.serial}, in {folder})")
+    return int(after.serial)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """One revocation at a time."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _finish(folder: Path, gate: ModuleType) -> None:
+    """Bring the list in that a killed run had signed: it is two files, which do not change at once."""
+    journal = gate.trusted_bytes(folder / _JOURNAL)
+    if journal is not None:
+        text, signature = json.loads(journal)
+        gate.keep_revocations(text.encode(), signature.encode(), folder)
+        (folder / _JOURNAL).unlink()
+
+
+def _tell_of_results(identifier: str, house: House) -> None:
+    """Name the results on this controller that the audit log knows: they are somebody's to delete by hand."""
+    audit = collection_module(house.root, "audit_log")
+    try:
+        findings = audit.verify()
+    except audit.AuditError as error:
+        print(error)
+        return
+    if findings is None:
+        return
+    if findings.sentences:
+        print(f"The audit log was altered, so this may not be all: {findings.sentences[0]}")
+    with_it = [entry for entry in findings.entries if _has(entry, identifier)]
+    released = {
+        Path(path): entry["time"] for entry in with_it if entry["event"] == "released" for path in entry["outputs"]
+    }
+    folders = {path.parent: when for path, when in released.items() if path.exists()}
+    if folders:
+        print("\nResults with this consent on this machine, which are not deleted (of copies nothing is known):")
+    for folder, when in folders.items():
+        names = sorted(path.name for path in released if path.parent == folder and path.exists())
+        print(f"  {folder}   of {when}: {', '.join(names)}")
+    if jobs := sorted({entry["job"] for entry in with_it} - {""}):
+        print(
+            f"\nIt was used in the jobs {', '.join(jobs)}. Contact sheets of them may lie in `faces` of their "
+            "results' folders, and unsigned results in `.quarantine` beside those."
+        )
+    else:
+        print("The audit log of this machine knows of nothing else that was made with it.")
+
+
+def _has(entry: Mapping[str, Any], identifier: str) -> bool:
+    return any(isinstance(one, Mapping) and one.get("id") == identifier for one in entry["consents"].values())
