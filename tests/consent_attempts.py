@@ -101,6 +101,7 @@ class Studio:
 
     def play(self, *words: str, playbook: str = "playbooks/faceswap_run.yml", env: Any = None, **values: Any) -> str:
         """Play as the attacker; what was said."""
+        self.begin()
         with tempfile.TemporaryDirectory() as sockets:
             command = [
                 *self.trust.prefix,
@@ -167,6 +168,7 @@ class Studio:
 
     def supervisor(self, job: str, stage: str, spec: dict[str, Any], prefix: str = "") -> str:
         """Call the host's own supervisor directly, as the login."""
+        self.begin()
         spec = {"engine_file": ENGINE, "need_mb": 0, **spec}
         words = f"{prefix} /usr/bin/python3 -I {DIR}/bin/supervisor.py start {job} {stage}"
         said = self.login(f"printf %s {shlex.quote(json.dumps(spec))} | {words}")
@@ -176,6 +178,17 @@ class Studio:
                 return said + status
             time.sleep(0.5)
         return said + "still at work"
+
+    def begin(self) -> None:
+        """Mark the time from which on what appears was got out: all is laid ready."""
+        self.sudo("sleep 0.02 && touch /run/attempt && sleep 0.02")
+
+    def job_of_ones_own(self) -> None:
+        """Give the login a copy of the honest job, as far as it was trained."""
+        self.sudo(
+            f"mkdir -p {HOME}/mine && cp -a {JOBS}/honest {HOME}/mine/job && cd {HOME}/mine/job && "
+            f"rm -rf quarantine result stages/convert stages/release && chown -R {LOGIN} {HOME}/mine"
+        )
 
     def loot(self) -> list[str]:
         """Swapped frames and videos that the attempt got: here, in its job, and wherever it may write."""
@@ -190,7 +203,6 @@ class Studio:
     def try_it(self, one: Attempt) -> tuple[list[str], str]:
         """Make one attempt; return what it got out, and what was said."""
         self.number += 1
-        self.sudo("touch /run/attempt && sleep 0.02")
         said = one.make(self)
         loot = self.loot()
         self.sudo(f"rm -rf {self.place} {HOME}/mine")
@@ -454,7 +466,7 @@ def _by_hand(at: Studio) -> str:
 
 @attempt("the supervisor called by hand, with another source among the words", 30)
 def _by_hand_words(at: Studio) -> str:
-    at.sudo(f"mkdir -p {HOME}/mine && cp -r {JOBS}/honest {HOME}/mine/job && chown -R {LOGIN} {HOME}/mine")
+    at.job_of_ones_own()
     at.send(at.other, f"{HOME}/mine/given/other.mp4")
     words = [*EXTRACT_B["arguments"], "--input-dir", f"{HOME}/mine/given/other.mp4"]
     return at.supervisor(f"{HOME}/mine/job", "extract_b", EXTRACT_B | {"arguments": words})
@@ -462,20 +474,20 @@ def _by_hand_words(at: Studio) -> str:
 
 @attempt("the supervisor called by hand, with a stage of one's own", 30)
 def _by_hand_stage(at: Studio) -> str:
-    at.sudo(f"mkdir -p {HOME}/mine && cp -r {JOBS}/honest {HOME}/mine/job && chown -R {LOGIN} {HOME}/mine")
+    at.job_of_ones_own()
     return at.supervisor(f"{HOME}/mine/job", "anything", EXTRACT_B | {"stage": "anything"})
 
 
 @attempt("the supervisor called by hand, with a script of one's own", 30)
 def _by_hand_script(at: Studio) -> str:
-    at.sudo(f"mkdir -p {HOME}/mine && cp -r {JOBS}/honest {HOME}/mine/job && chown -R {LOGIN} {HOME}/mine")
+    at.job_of_ones_own()
     at.login(f'echo \'open("swap.png", "w")\' > {HOME}/mine/evil.py')
     return at.supervisor(f"{HOME}/mine/job", "extract_b", EXTRACT_B | {"script": f"{HOME}/mine/evil.py"})
 
 
 @attempt("the supervisor called by hand, with an ssh-keygen of one's own in PATH", 26)
 def _by_hand_path(at: Studio) -> str:
-    at.sudo(f"mkdir -p {HOME}/mine && cp -r {JOBS}/honest {HOME}/mine/job && chown -R {LOGIN} {HOME}/mine")
+    at.job_of_ones_own()
     record = at.trust.record(at.other, "b", key=at.trust.stranger)
     for name in ("b.yml", "b.yml.sig"):
         at.send(Path(str(record) + name.removeprefix("b.yml")), f"{HOME}/mine/job/consent/{name}")
@@ -488,18 +500,18 @@ def _by_hand_path(at: Studio) -> str:
 
 @attempt("a link on the host in place of the consented clip", 30)
 def _host_link(at: Studio) -> str:
-    at.sudo(f"mkdir -p {HOME}/mine && cp -r {JOBS}/honest {HOME}/mine/job && chown -R {LOGIN} {HOME}/mine")
+    at.job_of_ones_own()
     at.login(f"cd {HOME}/mine/job && mv input/b.mp4 kept.mp4 && ln -s ../kept.mp4 input/b.mp4 && rm -rf faces_b")
     return at.supervisor(f"{HOME}/mine/job", "extract_b", EXTRACT_B)
 
 
 @attempt("a clip that is swapped while the engine reads it, and swapped back", 30)
 def _race(at: Studio) -> str:
-    at.sudo(f"mkdir -p {HOME}/mine && cp -r {JOBS}/honest {HOME}/mine/job && chown -R {LOGIN} {HOME}/mine")
+    at.job_of_ones_own()
     at.send(at.other, f"{HOME}/mine/given/other.mp4")
     racer = (
         f"cd {HOME}/mine/job; rm -rf faces_b; for i in $(seq 3000); do "
-        "if pgrep -f 'faces/extract.py|minifaceswap|faceswap.py extract' >/dev/null; then "
+        "if pgrep -f '[/]faceswap.py extract' >/dev/null; then "
         "mv input/b.mp4 kept.mp4; cp ../given/other.mp4 input/b.mp4; sleep 4; mv kept.mp4 input/b.mp4; break; fi; "
         "sleep 0.01; done"
     )
@@ -509,10 +521,11 @@ def _race(at: Studio) -> str:
 
 @attempt("a program of a stage called by hand, without the supervisor", 27)
 def _script_by_hand(at: Studio) -> str:
-    at.sudo(f"mkdir -p {HOME}/mine && cp -r {JOBS}/honest {HOME}/mine/job && chown -R {LOGIN} {HOME}/mine")
+    at.job_of_ones_own()
     at.send(at.other, f"{HOME}/mine/job/input/b.mp4")
     python = at.login(f'python3 -c \'import json; print(json.load(open("{ENGINE}"))["python"])\'').strip()
     words = shlex.join(EXTRACT_B["arguments"])
+    at.begin()
     by_hand = f"{python} {DIR}/bin/faces/extract.py {words}"
     return at.login(f"cd {HOME}/mine/job && rm -rf faces_b && {by_hand}; echo '\"code\":' $?")
 

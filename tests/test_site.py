@@ -102,7 +102,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         "demo.mp4",
         "demo.mp4.provenance.json",
         "faces",
-        "label.json",
         "log.txt",
         "report.html",
     }

@@ -28,9 +28,9 @@ SENTENCES = {
     "de": "Die Bilder in diesem Video wurden mit KI manipuliert: Ein Gesicht wurde getauscht.",
 }
 CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
-# Measured at the least of both on checks, stripes, flashes and noise, in frames from 96x64 to 1280x720: encoded as
-# released (crf 18), the match is 0.74 and the contrast 97 % at the worst; encoded again poorly (crf 32), 0.52 and 57 %.
-# An opacity of 55 would leave a match of 0.67, and what is missing, covered or swapped for another text has 0.54 at most.
+# Measured at the least of both, on checks, stripes, flashes and noise, in frames from 96x64 to 1280x720: encoded as
+# released (crf 18), match is 0.74 and contrast 0.97 at the worst; encoded again poorly (crf 32), 0.52 and 0.57. An
+# opacity of 55 would leave a match of 0.67; pictures without the label, or with another text, have 0.18 at most.
 SIZES = (4, 15)  # % of the frame's shorter side
 OPACITIES = (60, 100)  # % of the box; white on a white picture's box then still has a contrast of 5.7:1 (WCAG: 4.5)
 DEFAULT_SIZE, DEFAULT_OPACITY = 5, 66
@@ -106,8 +106,8 @@ class Score(NamedTuple):
     def present(self) -> bool:
         """Whether the label is there, perhaps in a copy that was encoded anew or scaled.
 
-        Of poor copies (crf 32) at 50 to 150 %, the worst had a whole of 0.59, and of pictures without a label the best
-        0.21; in text 0.40, with a match of 0.33.
+        Of poor copies (crf 32) at 50 to 150 %, the worst had a whole of 0.59, and pictures without a label 0.21 at
+        most; 0.40 where they are full of text, with a match of 0.33.
         """
         return self.whole >= 0.45 and self.match >= 0.3 and self.contrast >= 0.12
 

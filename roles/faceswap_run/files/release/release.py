@@ -212,7 +212,8 @@ class Sound:
                 self._tracks[stream.index] = (stream, target, resampler)
                 why = "as an mp4 does not take it everywhere" if self._end is None else "cut to the part's length"
                 self.notes.append(f"{codec} transcoded to AAC, {why}")
-            target.metadata.update({k: v for k, v in stream.metadata.items() if k == "language"})  # a title may be a name
+            # No title: it may be a person's name.
+            target.metadata.update({k: v for k, v in stream.metadata.items() if k == "language"})
             target.disposition = stream.disposition
         self._waiting = self._packets(container)
         self._next = next(self._waiting, None)
