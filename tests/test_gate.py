@@ -607,6 +607,7 @@ def test_what_is_swapped_while_a_stage_runs_and_swapped_back_is_seen(
 ) -> None:
     (job.folder / "pause").write_text("1.5")
     assert job.start(job.spec("extract_b"))["running"]
+    wait_until((job.folder / "begun").exists)  # it has asked the gate by itself, too
     swap(job)
     wait_until(lambda: not job.status("extract_b")["alive"])
     end = job.status("extract_b")
