@@ -190,6 +190,10 @@ class Studio:
             f"rm -rf quarantine result stages/convert stages/release && chown -R {LOGIN} {HOME}/mine"
         )
 
+    def engine_python(self) -> str:
+        """The interpreter in which the programs of stages run."""
+        return str(json.loads(self.sudo(f"cat {ENGINE}"))["python"])
+
     def loot(self) -> list[str]:
         """Swapped frames and videos that the attempt got: here, in its job, and wherever it may write."""
         here = [str(path) for path in self.out.rglob("*.mp4")] if self.out.exists() else []
@@ -580,3 +584,54 @@ def _late_revocation(at: Studio) -> str:
     at.play("--tags", "extract,train", faceswap_run_consent_b=str(record))
     at.trust.revoke(record)
     return at.play("--tags", "convert", faceswap_run_consent_b=str(record), __faceswap_run_prepared=True)
+
+
+@attempt("a program of a stage called by hand, with another's hashes for what is known of the clip", 27)
+def _forged_hashes(at: Studio) -> str:
+    at.job_of_ones_own()
+    at.send(at.other, f"{HOME}/mine/job/input/b.mp4")
+    forge = (
+        "import hashlib, json, os, pathlib; "
+        "clip = pathlib.Path('input/b.mp4').absolute(); found = clip.stat(); "
+        "consented = json.load(open('stages/extract_b/made.json'))['sources']['b']; "
+        "mark = [found.st_size, found.st_mtime_ns, found.st_ino]; "
+        "json.dump({str(clip): [mark, consented]}, open('stages/extract_b/hashes.json', 'w'))"
+    )
+    python = at.engine_python()
+    by_hand = f"{python} {DIR}/bin/faces/extract.py {shlex.join(EXTRACT_B['arguments'])}"
+    at.begin()
+    return at.login(
+        f'cd {HOME}/mine/job && rm -rf faces_b && {python} -c "{forge}" && {by_hand}; echo \'"code":\' $?'
+    )
+
+
+@attempt("convert called by hand, with a model from elsewhere", 30)
+def _convert_by_hand(at: Studio) -> str:
+    at.job_of_ones_own()
+    at.login(f"cd {HOME}/mine/job && cp -r model foreign && for f in foreign/*.npz; do printf x >> $f; done")
+    spec = json.loads(at.sudo(f"cat {JOBS}/honest/stages/convert/spec.json"))
+    words = [str(word).replace("model", "foreign") for word in spec["arguments"]]
+    at.begin()
+    by_hand = f"{at.engine_python()} {DIR}/bin/faces/convert.py {shlex.join(words)}"
+    return at.login(f"cd {HOME}/mine/job && {by_hand}; echo '\"code\":' $?")
+
+
+@attempt("a version of a model from elsewhere, to which a broken one goes back", 30)
+def _other_version(at: Studio) -> str:
+    at.finished_job("quarantine", "result", "stages/convert", "stages/release")
+    at.as_jobs_user(
+        f"cd {at.place} && mkdir -p stages/train/checkpoints/4 && cp model/* stages/train/checkpoints/4/ && "
+        "for f in stages/train/checkpoints/4/*.npz; do printf x >> $f; done && "
+        "for f in model/*.npz; do truncate -s 1000 $f; done"
+    )
+    return at.play("--tags", "train,convert")
+
+
+@attempt("a program of one's own among the host's, as byte code", 30)
+def _byte_code(at: Studio) -> str:
+    at.finished_job("quarantine", "result", "stages/convert", "stages/release")
+    at.login(
+        f"mkdir -p {HOME}/mine && cp -r {DIR}/bin {HOME}/mine && cd {HOME}/mine/bin && "
+        "echo 'print(1)' > ../grp.py && python3 -c \"import py_compile as p; p.compile('../grp.py', 'grp.pyc')\""
+    )
+    return at.play("--tags", "convert", __faceswap_run_supervisor=f"{HOME}/mine/bin/units.py")

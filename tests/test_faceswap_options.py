@@ -17,7 +17,8 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.faceswap.ops.plugins.filter.faceswap_options import FilterModule, option_objections
+from ansible_collections.faceswap.ops.plugins.filter import faceswap_options, signing_objections
+from ansible_collections.faceswap.ops.plugins.filter.faceswap_options import option_objections
 from faceswap_contract import COMMANDS, FILE, MOVED, ROOT, Faceswap, ask, contract
 from upstream import needs_source, upstream_engine  # noqa: F401 (its name is asked for below)
 
@@ -54,8 +55,9 @@ def role(engine: str) -> dict[str, Any]:
 def made(name: str, engine: str = "upstream", **given: Any) -> Any:
     """What Ansible makes of a variable of the role, where a user has given these."""
     templar = Templar(loader=DataLoader(), variables={**role(engine), **given})
-    for short, code in FilterModule().filters().items():  # Python has imported the collection, so Ansible cannot
-        templar._engine.environment.filters[f"faceswap.ops.{short}"] = code
+    for module in (faceswap_options, signing_objections):  # Python has imported the collection, so Ansible cannot
+        for short, code in module.FilterModule().filters().items():
+            templar._engine.environment.filters[f"faceswap.ops.{short}"] = code
     return templar.template(trust_as_template(f"{{{{ {name} }}}}"))
 
 

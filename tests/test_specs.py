@@ -58,6 +58,7 @@ def test_an_entry_point_specifies_each_variable_that_it_uses(role: str) -> None:
             for tasks in (folder / "tasks").glob("*.yml"):
                 if f"import_tasks: {tasks.name}" in text:
                     todo.append(tasks.read_text())
+            todo += [path.read_text() for path in (folder / "templates").glob("*.j2") if path.stem in text]
         assert used & known == set(spec["options"]), entry
 
 
