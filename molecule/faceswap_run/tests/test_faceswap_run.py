@@ -28,7 +28,7 @@ with av.open(sys.argv[1]) as video:
     }))
 """
 
-# An engine that tells what it may do.
+# An engine that tells what it may do, and has trained then.
 TRIAL = """
 import json, mmap, os, pathlib, re, socket, sys
 
@@ -56,6 +56,8 @@ told = {
     "cache": attempt(lambda: pathlib.Path.home().joinpath("trial").write_text("x")),
 }
 pathlib.Path("told.json").write_text(json.dumps(told))
+pathlib.Path("model").mkdir()
+pathlib.Path("model/trial_state.json").write_text('{"iterations": 1}')
 """.replace("JOBS", JOBS).replace("PLACE", PLACE)
 
 
@@ -147,32 +149,48 @@ def test_the_boot_brings_back_what_was_cut_off(host: Host) -> None:
 
 @pytest.fixture
 def told(host: Host) -> dict[str, Any]:
-    """What an engine in the unit says of itself."""
-    job = f"{JOBS}/trial"
+    """What an engine in the unit says of itself, in the place of the trainer in a copy of the job."""
+    job, place = f"{JOBS}/trial", "/opt/trial"
     engine = {"command": ["/usr/bin/python3", "-c", TRIAL], "python": "/usr/bin/python3"}
     spec = {
-        "stage": "convert",
-        "engine_file": f"{job}/engine.json",
-        "arguments": [],
-        "inputs": [],
-        "outputs": ["told.json"],
+        "stage": "train",
+        "engine_file": f"{place}/engine.json",
+        "arguments": ["train", "-A", "faces_a", "-B", "faces_b", "-m", "model"],
+        "inputs": ["faces_a", "faces_b"],
+        "outputs": ["model"],
+        "iterations": 1,
+        "model": "model",
     }
     text = base64.b64encode(json.dumps(engine).encode()).decode()
     root(
         host,
-        f"rm -rf {job}; sudo -u {USER} mkdir -m 750 {job}; echo {text} | base64 -d > {job}/engine.json; "
-        "echo kept > /dev/nvidia0",
+        f"rm -rf {job} {place}; cp -a {JOB} {job}; rm -r {job}/model {job}/stages/train; mkdir {place}; "
+        f"echo {text} | base64 -d > {place}/engine.json; echo kept > /dev/nvidia0",
     )
     order = base64.b64encode(json.dumps(spec).encode()).decode()
     try:
-        root(host, f"echo {order} | base64 -d | {PLACE}/bin/units.py start {job} convert")
-        root(host, f"while {PLACE}/bin/units.py status {job} convert | grep -q '\"alive\": true'; do sleep 0.2; done")
-        end = status(host, "convert", job)
-        assert end["complete"], root(host, f"cat {job}/stages/convert/log.txt")
+        root(host, f"echo {order} | base64 -d | {PLACE}/bin/units.py start {job} train")
+        root(host, f"while {PLACE}/bin/units.py status {job} train | grep -q '\"alive\": true'; do sleep 0.2; done")
+        end = status(host, "train", job)
+        assert end["complete"], root(host, f"cat {job}/stages/train/log.txt")
         said: dict[str, Any] = json.loads(root(host, f"cat {job}/told.json"))
         return said
     finally:
-        root(host, f"rm -rf {job} /dev/nvidia0")
+        root(host, f"rm -rf {job} {place} /dev/nvidia0")
+
+
+@pytest.mark.parametrize(("change", "code"), [("cp consent/a.yml.sig consent/b.yml.sig", 25), ("rm consent/b.yml.sig", 20)])
+def test_a_stage_without_consent_is_refused_by_the_host_itself(host: Host, change: str, code: int) -> None:
+    job = f"{JOBS}/unconsented"
+    root(
+        host, f"rm -rf {job}; cp -a {JOB} {job}; rm -r {job}/model {job}/stages/train/*made.json; cd {job}; {change}"
+    )
+    try:
+        spec = f"{JOB}/stages/train/spec.json"
+        done = run(host, "sudo", "-n", "sh", "-c", f"{PLACE}/bin/units.py start {job} train < {spec}")
+        assert done.rc == code and json.loads(done.stdout)["code"] == code, done
+    finally:
+        root(host, f"rm -rf {job}")
 
 
 def test_a_job_in_its_unit(host: Host, told: dict[str, Any]) -> None:
