@@ -30,6 +30,7 @@ JOBS = f"{DIR}/jobs"
 ENGINE = "/opt/faceswap-oci/engine/engine.json"
 HOME = f"/home/{LOGIN}"
 FRAMES = 30
+SIGN = "Release | Sign it, and let it out"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class Studio:
     def out(self) -> Path:
         """Where results of the attempt's job would come."""
         return self.folder / "out" / self.job
+
+    @property
+    def quarantine(self) -> Path:
+        """Where results of the attempt's job would come first."""
+        return self.out.with_name(".quarantine") / self.job
 
     def values(self, **changed: Any) -> dict[str, Any]:
         """The honest job's variables, and what is changed."""
@@ -196,7 +202,10 @@ class Studio:
 
     def loot(self) -> list[str]:
         """Swapped frames and videos that the attempt got: here, in its job, and wherever it may write."""
-        here = [str(path) for path in self.out.rglob("*.mp4")] if self.out.exists() else []
+        places = (self.out, self.quarantine)
+        mine = self.other.read_bytes()  # what the attacker brought himself is no swap
+        films = [path for place in places if place.exists() for path in place.rglob("*.mp4*") if path.is_file()]
+        here = [str(path) for path in films if path.parent == self.out or path.read_bytes() != mine]
         found = self.sudo(
             f"find {self.place}/quarantine {self.place}/result {HOME} /tmp /var/tmp -newer /run/attempt "
             "\\( -name '*.png' -o -name '*.mp4' \\) ! -path '*/input/*' ! -path '*/given/*' ! -path '*/faces_*' "
@@ -210,7 +219,8 @@ class Studio:
         said = one.make(self)
         loot = self.loot()
         self.sudo(f"rm -rf {self.place} {HOME}/mine")
-        shutil.rmtree(self.out, ignore_errors=True)
+        for place in (self.out, self.quarantine):
+            shutil.rmtree(place, ignore_errors=True)
         return loot, said
 
 
@@ -573,9 +583,60 @@ def _other_frames(at: Studio) -> str:
 def _other_result(at: Studio) -> str:
     at.finished_job()
     at.as_jobs_user(f"cd {at.place} && cp input/b.mp4 $(ls result/*.mp4)")
-    return at.play_role(
-        "release", "Release | Bring it into quarantine on the controller", __faceswap_run_seen={"at_home": False}
-    )
+    return at.play_role("release", SIGN, __faceswap_run_seen={"at_home": False})
+
+
+# The answers of a host that was told what to say; whatever else it is asked, an honest Python does.
+LIAR = """#!/usr/bin/python3
+import os, sys
+said = sys.stdin.buffer.read()
+if b'"released"' in said:
+    print(open("{answer}").read())
+    sys.exit()
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.close(reading)
+    with os.fdopen(writing, "wb") as stream:
+        stream.write(said)
+    os._exit(0)
+os.close(writing)
+os.dup2(reading, 0)
+os.execv("/usr/bin/python3", ["python3", *sys.argv[1:]])
+"""
+
+
+def _foreign_result(at: Studio, job: str) -> tuple[str, str]:
+    """Put an unlabelled video in the place of a job's; the digests of both."""
+    video = at.sudo(f"ls {job}/result/*.mp4").strip()
+    at.send(at.other, f"{HOME}/mine/other.mp4")
+    right = at.sudo(f"sha256sum {video}").split()[0]
+    at.sudo(f"cat {HOME}/mine/other.mp4 > {video}")
+    return right, at.sudo(f"sha256sum {video}").split()[0]
+
+
+@attempt("a script of one's own as the host's interpreter, which says that a foreign video was released", 32)
+def _own_interpreter(at: Studio) -> str:
+    at.finished_job()
+    truth = at.as_jobs_user(f"/usr/bin/python3 -I {DIR}/bin/supervisor.py released {at.place}")
+    right, wrong = _foreign_result(at, at.place)
+    liar = LIAR.format(answer=f"{HOME}/mine/answer")
+    for name, text in (("answer", truth.replace(right, wrong)), ("python", liar)):
+        path = at.folder / name
+        path.write_text(text)
+        at.send(path, f"{HOME}/mine/{name}")
+    at.login(f"chmod -R a+rX {HOME} && chmod 755 {HOME}/mine/python")
+    return at.play_role("release", SIGN, ansible_python_interpreter=f"{HOME}/mine/python")
+
+
+@attempt("a forged job folder brought as a source, and released", 32)
+def _forged_job(at: Studio) -> str:
+    at.finished_job()
+    forged = f"{at.place}/input/a"
+    at.as_jobs_user(f"mkdir {forged} && cd {at.place} && for f in *; do [ $f = input ] || cp -a $f {forged}; done")
+    at.as_jobs_user(f"mkdir {forged}/input && cp -a {at.place}/input/*.mp4 {forged}/input")
+    right, wrong = _foreign_result(at, forged)
+    at.as_jobs_user(f"sed -i s/{right}/{wrong}/g $(grep -rl {right} {forged}/stages)")
+    return at.play_role("release", SIGN, __faceswap_run_job_dir=forged)
 
 
 @attempt("conversion after the consent has been revoked", 24)

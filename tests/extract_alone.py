@@ -28,7 +28,7 @@ class Anyone:
 
 
 vars(extract)["__file__"] = str(Path(__file__).resolve())  # the ranges' commands are of this program, too
-vars(extract)["admit_by_hand"] = lambda source: None  # tests/test_gate.py asks whether anybody agreed
+vars(extract)["admit_by_hand"] = lambda *_, **__: None  # tests/test_gate.py asks whether anybody agreed
 
 if "EXTRACT_COMPARES" not in os.environ:
     identity.reference_of = lambda faces: faces

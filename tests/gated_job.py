@@ -35,7 +35,7 @@ import pathlib, sys, time
 from gate import admit_by_hand
 words = sys.argv[1:]
 source, faces, alignments = (pathlib.Path(words[words.index(word) + 1]) for word in ("-i", "-o", "-p"))
-admit_by_hand(source)
+admit_by_hand("extract", source, faces=faces, alignments=alignments)
 pathlib.Path("begun").touch()
 text = source.read_text() if source.is_file() else "".join(p.read_text() for p in sorted(source.iterdir()))
 time.sleep(float(pathlib.Path("pause").read_text()) if pathlib.Path("pause").exists() else 0)

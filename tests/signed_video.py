@@ -1,15 +1,19 @@
 """Certificates of every kind, and videos signed with them, for the tests of provenance."""
 
 import datetime
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import av
 from ansible_collections.faceswap.ops.plugins.module_utils import provenance
 from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate import Credentials
+from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import role_files, role_module
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
@@ -32,6 +36,46 @@ KEYS: dict[str, Callable[[], Any]] = {
 
 LABEL = {"text": "AI-manipulated", "corner": "top-left", "size": 5, "opacity": 66}
 DIGEST = "0123456789abcdef" * 4
+
+
+def sha256(path: Path) -> str:
+    """A file's digest."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def label_module() -> ModuleType:
+    """What the role draws labels with, and looks for them."""
+    return role_module(role_files(), "release/label")
+
+
+def to_stored(picture: Any, matrix: Sequence[int] | None) -> Any:
+    """The inverse of the label's `to_display`."""
+    if matrix is None:
+        return picture
+    quarter = abs(matrix[1]) > abs(matrix[0])
+    a, d = (matrix[3], matrix[1]) if quarter else (matrix[0], matrix[4])
+    picture = picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return picture.swapaxes(0, 1) if quarter else picture
+
+
+def labelled(target: Path, without: Container[int] = (), opacity: float = 1.0, frames: int = 30) -> Path:
+    """The clip with the label of LABEL on its frames, but for those `without`; `opacity` fades it."""
+    label = label_module()
+    with av.open(str(CLIP)) as source, av.open(str(target), "w") as out:
+        old = source.streams.video[0]
+        stream = out.add_stream("libx264", rate=25, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = old.width, old.height, "yuv420p"
+        drawn = label.draw(label.from_record(LABEL), old.width, old.height).astype(float)
+        share = drawn[..., 3:] / 255 * opacity
+        for number, frame in enumerate(source.decode(old)):
+            if number >= frames:
+                break
+            picture = frame.to_ndarray(format="rgb24")
+            if number not in without:
+                picture = (picture * (1 - share) + drawn[..., :3] * share).astype("uint8")
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        out.mux(stream.encode(None))
+    return target
 
 
 @dataclass
@@ -109,7 +153,7 @@ def released(video: str = "job.mp4", **files: str) -> dict[str, Any]:
             "a": {"id": "consent-a", "digest": "a" * 64, "signer": "anna@example.org"},
             "b": {"id": "consent-b", "digest": "b" * 64, "signer": "berta@example.org"},
         },
-        "sources": {"a": provenance.source_digest(CLIP), "b": "d" * 64},
+        "sources": {"a": sha256(CLIP), "b": "d" * 64},
         "engine": {"name": "minifaceswap", "version": "0.1.0", "digest": "e" * 64},
         "model": {"digest": "f" * 64, "iterations": 400},
         "label": LABEL,

@@ -207,6 +207,14 @@ def test_a_list_of_revocations_is_read_as_it_was_written() -> None:
         refused(c.NO_TRUST, partial(c.parse_revocations, bad.encode()))
 
 
+@pytest.mark.parametrize("name", ["a\xadb.png", "a\\b.png", "a\udcf6.png", "a\nb.png", "x" * 201, "a/b"])
+def test_a_name_that_no_record_can_hold_is_refused_with_a_way_out(name: str) -> None:
+    for part in ({"sources": (c.Item("0" * 64, name),)}, {"reference": c.Item("0" * 64, f"{name}.png")}):
+        said = refused(c.UNREADABLE, partial(c.dump, replace(RECORD, **part)))
+        assert "rename the file" in said or name == "a/b"
+        assert "consent new" not in said and said.isprintable()
+
+
 # -- files -----------------------------------------------------------------------------------------------
 
 
@@ -219,6 +227,15 @@ def test_a_folders_digest_is_what_sha256sum_says(tmp_path: Path) -> None:
         (folder / name).write_text(name)
     shell = ["sh", "-c", "LC_ALL=C; export LC_ALL; sha256sum -- * | sha256sum"]
     said = subprocess.run(shell, cwd=folder, capture_output=True, text=True, check=True).stdout.split()[0]
+    assert c.digest_of(folder) == said
+    for name in ("sub", "sub/below"):
+        (folder / name).mkdir()
+    for name in (".hidden", "sub.png", "sub/c.png", "sub/below/-d.png"):
+        (folder / name).write_text(name)
+    [line] = [line for line in (CONSENT.parents[3] / "docs/consent.md").read_text().splitlines() if "%P" in line]
+    said = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=True).stdout.split()[
+        0
+    ]
     assert c.digest_of(folder) == said
     assert c.digest_of(folder / "a.png") == hashlib.sha256(b"a.png").hexdigest()
     before = c.digest_of(folder)
@@ -335,6 +352,16 @@ def test_a_signature_for_another_purpose_or_record_is_none(trust: Trust, source:
     refused(26, lambda: c.verified(other, "a"))
 
 
+def test_a_key_that_is_trusted_for_something_else_first_is_trusted_nevertheless(trust: Trust, source: Path) -> None:
+    path, line = record(trust, source), trust.allowed(trust.signer)
+    other = line.replace("signer@test ", 'git@test,"!x@test" namespaces="git" ')
+    (trust.trusted / "allowed_signers").write_text(f"# for commits\n\n{other}{line}")
+    assert c.verified(path, "a").signer == "signer@test"
+    named = line.replace("signer@test ", '"jo@test,signer@test" ')
+    (trust.trusted / "allowed_signers").write_text(f"{other}{named}")
+    assert c.verified(path, "a").signer == "jo@test"
+
+
 def test_one_person_cannot_be_on_both_sides(trust: Trust, source: Path, tmp_path: Path) -> None:
     both = record(trust, source)
     refused(28, lambda: c.pair(both, both), "one person")
@@ -408,6 +435,15 @@ def test_a_newer_list_is_kept_and_an_older_one_never_takes_its_place(trust: Trus
     assert not c.keep_revocations(*first)
     assert set(c.read_revocations().ids) == {"anna", "berta"}
     assert (trust.trusted / "revoked.yml").stat().st_mode & 0o777 == 0o644
+
+
+def test_lists_that_two_people_wrote_on_are_refused_until_one_has_all(trust: Trust, tmp_path: Path) -> None:
+    assert c.keep_revocations(*signed_list(trust, tmp_path / "1", 3, "anna", "berta"))
+    for serial in (2, 3, 4):
+        other = signed_list(trust, tmp_path / "2", serial, "anna", "clara")
+        refused(29, partial(c.keep_revocations, *other), "have parted", "berta" if serial == 4 else "clara", "revoke")
+    assert set(c.read_revocations().ids) == {"anna", "berta"}
+    assert c.keep_revocations(*signed_list(trust, tmp_path / "3", 5, "anna", "berta", "clara"))
 
 
 def test_a_list_of_a_stranger_is_not_kept(trust: Trust, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from faceswap_oci import cli
-from faceswap_oci.play import Failure, Order, Outcome
+from faceswap_oci.play import Failure, Order, Outcome, UsageError
 from faceswap_oci.record_files import command
 from faceswap_oci.shared import collection_module, role_module
 from faceswap_oci.signers import public_line
@@ -177,6 +177,29 @@ def test_what_cannot_be_written_is_one_sentence(
     assert [path.name for path in clip.parent.iterdir()] == ["anna.mp4"]
 
 
+@pytest.mark.parametrize("name", [b"an\xadna.mp4", b"an\xc2\xadna.mp4", b"an\\na.mp4", b"a" * 205 + b".mp4"])
+def test_a_source_whose_name_no_record_can_hold_is_to_be_renamed(
+    home: Path, clip: Path, name: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = clip.rename(clip.with_name(os.fsdecode(name)))
+    assert new(odd) == 21
+    told = capsys.readouterr()
+    assert "rename the file" in told.err and "consent new" not in told.err
+    assert len(told.err.splitlines()) == 1 and "Reading" not in told.out
+    assert list(clip.parent.iterdir()) == [odd]
+
+
+def test_a_folder_whose_name_is_no_text_is_no_hindrance(home: Path, clip: Path) -> None:
+    """In a process of its own: what stands for stdout in a test bears any text."""
+    odd = clip.parent.rename(clip.parent.with_name(os.fsdecode(b"f\xf6lder")))
+    words = ["consent", "new", str(odd / clip.name), "--identity", "x", "--purpose", "x", "--may", "head"]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(ROOT), str(home), *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "f\\udcf6lder" in done.stdout and (odd / "anna.consent.yml").is_file()
+
+
 @pytest.mark.parametrize(("name", "cause"), [("text.mp4", "cannot be read as a video"), ("gone.mp4", "There is no")])
 def test_a_source_that_is_none_is_one_sentence(
     home: Path, tmp_path: Path, name: str, cause: str, capsys: pytest.CaptureFixture[str]
@@ -309,6 +332,28 @@ def test_a_key_is_trusted_for_consent_alone_and_once(
     [first, line] = trusted(home).read_text().splitlines()
     assert first == "# mine"
     assert line.startswith('jo@studio namespaces="consent@faceswap-oci,revocations@faceswap-oci" ssh-ed25519 ')
+
+
+@pytest.mark.parametrize(
+    ("options", "already"),
+    [
+        ('namespaces="git" ', False),
+        ('namespaces="consent@faceswap-oci" ', False),
+        ("cert-authority ", False),
+        ('valid-after="20200101",namespaces="git,*@faceswap-oci" ', True),
+        ("", True),
+    ],
+)
+def test_a_key_that_is_listed_for_something_else_is_not_trusted_already(
+    record: Path, home: Path, options: str, already: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = home / ".ssh" / "id_ed25519.pub"
+    kind, key, _ = public.read_text().split()
+    trusted(home).write_text(f"somebody@else {options}{kind} {key} a comment\n")
+    assert cli.main(["consent", "trust", str(public)]) == 0
+    assert ("Trusted already" in capsys.readouterr().out) == already
+    assert len(trusted(home).read_text().splitlines()) == (1 if already else 2)
+    assert cli.main(["consent", "check", str(record)]) == 0
 
 
 def test_the_environment_does_not_choose_whom_to_trust(
@@ -521,9 +566,12 @@ def test_a_revoked_record_is_void_and_everything_of_it_is_told(
     assert (order.playbook, order.inventory) == ("playbooks/revoke.yml", ["far,"])
     assert order.values == {"x": 1, "faceswap_run_revoke": [identifier]}
     assert cli.main(["consent", "check", str(record)]) == 24
-    [*_, line] = audit.verify().entries
-    assert (line["event"], line["consents"]["revoked"]["id"]) == ("revoked", identifier)
+    [*_, first, line] = audit.verify().entries
+    assert (first["event"], first["settings"]) == ("revoked", {"serial": 1})
+    assert (line["event"], line["consents"]["revoked"]["id"]) == ("purged", identifier)
     assert line["settings"]["not_reached"] == ["far"]
+    assert (line["code"], line["message"]) == (4, "far: Connection refused")
+    assert "Warning" not in told
 
 
 def test_the_list_grows_and_the_same_again_only_deletes_again(
@@ -536,6 +584,41 @@ def test_the_list_grows_and_the_same_again_only_deletes_again(
     assert f"consent-1 was revoked on {TODAY}" in capsys.readouterr().out
     assert gate.read_revocations() == gate.Revocations(2, {"consent-1": TODAY, "consent-2": TODAY})
     assert len(played) == 3
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), UsageError("No room."), Outcome("failed", 5, "It broke.")])
+def test_a_play_that_did_not_run_does_not_read_as_all_reached(
+    record: Path, end: Any, gate: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def play(*_: object) -> Outcome:
+        if isinstance(end, BaseException):
+            raise end
+        assert isinstance(end, Outcome)
+        return end
+
+    monkeypatch.setattr(cli, "play", play)
+    code = cli.main(["consent", "revoke", str(record)])
+    lines = collection_module(ROOT, "audit_log").verify().entries
+    assert lines[0]["event"] == "revoked" and lines[0]["settings"] == {"serial": 1}
+    assert gate.read_revocations().serial == 1
+    if isinstance(end, KeyboardInterrupt):
+        assert code == 130 and len(lines) == 1
+        return
+    message = "No room." if isinstance(end, UsageError) else "It broke."
+    assert [(line["event"], line["code"], line["message"]) for line in lines[1:]] == [("purged", code, message)]
+    assert code in (2, 5)
+    assert "may still be on any of the hosts" in capsys.readouterr().out
+
+
+def test_an_id_that_nothing_here_knows_is_doubted(
+    record: Path, gate: ModuleType, played: list[Order], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["consent", "revoke", "consent-1"]) == 0
+    assert "Warning: No record consent-1 is known on this machine" in capsys.readouterr().out
+    collection_module(ROOT, "audit_log").append({"event": "done", "consents": {"a": {"id": "consent-2"}}})
+    for known in ("consent-1", "consent-2", str(record)):
+        assert cli.main(["consent", "revoke", known]) == 0
+        assert "Warning" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -618,8 +701,9 @@ def test_audit_says_what_it_found(home: Path, tmp_path: Path, capsys: pytest.Cap
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
     assert cli.main(["audit", "verify"]) == 1
     assert capsys.readouterr().out.startswith("Line 3 was cut off")
-    sidecar.write_text("[]")
-    assert cli.main(["audit", "verify", "--sidecar", str(sidecar)]) == 2
+    for text in ("[]", "[" * 200_000):
+        sidecar.write_text(text)
+        assert cli.main(["audit", "verify", "--sidecar", str(sidecar)]) == 2
     assert "is no side-car" in capsys.readouterr().err
 
 

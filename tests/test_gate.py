@@ -3,6 +3,7 @@
 tests/consent_attempts.py makes the same attempts, and more, through the whole role on real hosts.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gated_job import GatedJob
 from supervised_job import REAL_PROGRAMS, Json, wait_until
-from trust import consent
+from trust import Trust, consent
 
 sys.path.append(str(REAL_PROGRAMS))
 
@@ -250,6 +252,36 @@ def in_an_order(job: GatedJob) -> dict[str, str]:
     return {"text": text.read_text(), "sig": sig.read_text()}
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["the trust folder is ours", "it is root's alone"])
+def test_a_list_that_lacks_a_record_of_the_kept_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    trust, module = Trust(tmp_path / "trust"), vars(gate)["consent"]  # its own, not the tests'
+    monkeypatch.setattr(module, "SYSTEM_TRUST", trust.trusted)
+    if not own:
+
+        def refuse(*_: Any) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(module, "keep_revocations", refuse)
+
+    def take(serial: int, *ids: str) -> None:
+        path = tmp_path / "revoked.yml"
+        day = module.datetime.date(2026, 11, 23)
+        path.write_text(module.dump_revocations(module.Revocations(serial, dict.fromkeys(ids, day))))
+        trust.sign(path, trust.signer, module.REVOCATIONS_NAMESPACE)
+        gate.take_revocations(tmp_path / "job", path.read_text(), path.with_name("revoked.yml.sig").read_text())
+
+    take(2, "anna", "berta")
+    for serial in (1, 2, 3):
+        with pytest.raises(gate.GateError, match="have parted") as raised:
+            take(serial, "anna", "clara")
+        assert raised.value.code == 29
+    assert set(gate.revocations_of(tmp_path / "job").ids) == {"anna", "berta"}
+    take(3, "anna", "berta", "clara")
+    assert gate.revocations_of(tmp_path / "job").serial == 3
+
+
 def test_check_mode_says_what_would_be_refused_and_waits_for_records(job: GatedJob) -> None:
     assert job.start(job.spec("extract_b"), "--check")["changed"]
     shutil.rmtree(job.folder / "consent")
@@ -324,9 +356,125 @@ def test_only_what_the_stage_before_made_goes_in(done: GatedJob, what: str) -> N
     done.refuse(stage, code, words, **gone(done, stage))
 
 
-def test_a_model_that_nobody_began_here_does_not_go_on(done: GatedJob) -> None:
+def test_a_model_without_a_record_is_set_aside_and_does_not_go_on(done: GatedJob) -> None:
+    """As one of an earlier version of these programs, or from elsewhere."""
     without("stages/train/made.json")(done)
-    done.refuse("train", 30, "was not trained here", iterations=5)
+    spec = done.spec("train", iterations=5)
+    with pytest.raises(gate.GateError, match="was not trained here"):
+        gate._admit_train(admission(done), begun_anew=False)
+    assert done.start(spec, "--check")["changed"] and (done.folder / "model").exists()
+    assert done.finish(spec)["complete"]
+    (kept,) = (done.folder / "superseded").glob("train-broken-*/model/weights.bin")
+    assert (kept.read_text(), (done.folder / "model/weights.bin").read_text()) == ("xxx", "xxxxx")
+    done.make("convert")
+
+
+def admission(job: GatedJob) -> Any:
+    """One that takes the job's records for well."""
+    parts: Any = {side: SimpleNamespace(covers=lambda _: True) for side in "ab"}
+    return gate.Admission(job.folder, "train", parts, {}, {}, gate.Look(job.folder))
+
+
+def foreign_version(job: GatedJob) -> None:
+    """A newer version of the model, which takes its place where that is damaged."""
+    shutil.copytree(job.folder / "model", job.folder / "stages/train/checkpoints/9")
+
+
+def foreign_backup(job: GatedJob) -> None:
+    (job.folder / "model/weights.bin.bk").write_text("somebody else")
+
+
+def foreign_restored(job: GatedJob) -> None:
+    shutil.copytree(job.folder / "model", job.folder / "model.restored")
+    (job.folder / "model.restored/weights.bin").write_text("somebody else")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("change", [foreign_version, foreign_backup, foreign_restored])
+def test_no_model_from_elsewhere_takes_the_place_of_a_damaged_one(
+    done: GatedJob, change: Callable[[GatedJob], Any], damaged: bool
+) -> None:
+    change(done)
+    if damaged:
+        (done.folder / "model/double_state.json").write_text("{")
+    done.refuse("train", 30, "made no such file", iterations=5)
+
+
+def test_versions_that_the_training_made_are_known(job: GatedJob) -> None:
+    job.make("extract_a", "extract_b")
+    job.make("train", training={"checkpoints": 2})
+    assert any("checkpoints/3/double_state.json" in name for name in job.made("train")["files"])
+    (job.folder / "model/double_state.json").write_text("{")
+    assert job.make("train", training={"checkpoints": 2}, iterations=4)["iterations"] == 4
+    (version,) = (job.folder / "stages/train/checkpoints").glob("4/double_state.json")
+    version.write_text('{"iterations": 4 }')
+    job.refuse("train", 30, "checkpoints/4", training={"checkpoints": 2}, iterations=5)
+
+
+def test_a_job_goes_on_with_another_source_of_its_own_record(done: GatedJob) -> None:
+    other = done.source("b3", "quite another video of b")
+    done.bring("b", source=other, record=done.record(other, "b"))
+    done.make("extract_b")
+    done.make("train", iterations=5)  # its model is another
+    done.make("convert", "release")
+    assert done.ask("released")["sources"]["b"] == consent().digest_of(other)
+
+
+def half_a_result(job: GatedJob) -> Path:
+    path = job.folder / "quarantine.parts/key/frames/a_1.png"
+    path.parent.mkdir(parents=True)
+    path.write_text("somebody else")
+    return path
+
+
+def test_frames_that_the_stage_itself_did_not_leave_half_made_are_not_taken_up(done: GatedJob) -> None:
+    path = half_a_result(done)
+    shutil.rmtree(done.folder / "quarantine")
+    done.make("convert")
+    assert not path.exists()
+    half_a_result(done)
+    state = done.folder / "stages/convert/state.json"
+    state.write_text(json.dumps({**done.state("convert"), "finished": None, "complete": False}))
+    done.make("convert")
+    assert path.exists()  # it was cut off
+
+
+FORGED = ("jobs/x/input/a", "jobs/x/input/a/jobs/y", "jobs/job/superseded/y", "input/jobs/y", "jobs/../jobs/y")
+
+
+@pytest.mark.parametrize("place", FORGED)
+def test_a_whole_job_that_came_as_a_source_is_none(done: GatedJob, place: str) -> None:
+    forged = done.place / place
+    shutil.copytree(done.folder, forged)
+    try:
+        see_that_it_is_none(done, forged)
+        link_to = done.folder.with_name("link")
+        link_to.symlink_to(forged)
+        see_that_it_is_none(done, link_to)
+        link_to.unlink()
+    finally:
+        shutil.rmtree(forged)
+
+
+def see_that_it_is_none(job: GatedJob, forged: Path) -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: gate.released(forged),
+        lambda: gate.admit(forged, "convert", job.spec("convert")),
+        lambda: gate.shape_of(forged, "convert", job.spec("convert")),
+        lambda: gate.admit_by_hand("extract", forged / "input/b.mp4"),
+    ]
+    for call in calls:
+        with pytest.raises(gate.GateError) as raised:
+            call()
+        assert raised.value.code == 30 and "no job" in str(raised.value), call
+
+
+def test_only_a_job_of_the_role_is_signed(done: GatedJob) -> None:
+    elsewhere = done.place / "mine" / "job"
+    shutil.copytree(done.folder, elsewhere)
+    with pytest.raises(gate.GateError, match="no job of the role"):
+        gate.released(elsewhere)
+    shutil.rmtree(elsewhere.parent)
 
 
 def test_a_model_that_was_changed_after_its_end_does_not_go_on(done: GatedJob) -> None:
@@ -632,6 +780,35 @@ def test_a_model_trained_on_swapped_faces_is_set_aside(job: GatedJob) -> None:
     assert list((job.folder / "superseded").glob("train-broken-*/model/weights.bin"))
 
 
+def test_faces_that_are_weeded_out_while_they_train_spoil_nothing(job: GatedJob) -> None:
+    job.make("extract_a", "extract_b")
+    (job.folder / "pause").write_text("0.1")
+    job.start(job.spec("train", iterations=20))
+    wait_until(lambda: (job.folder / "model" / "double_state.json").exists())
+    (job.folder / "faces_b" / "1.png").unlink()
+    wait_until(lambda: not job.status("train")["alive"])
+    assert job.status("train")["complete"]
+    job.make("convert")
+
+
+def come_and_go(job: GatedJob) -> None:
+    more_faces(job)
+    time.sleep(2.5)  # it looks once a second
+    (job.folder / "faces_b" / "9.png").unlink()
+
+
+@pytest.mark.parametrize("change", [more_faces, other_face, come_and_go])
+def test_other_faces_do_though_one_is_weeded_out(job: GatedJob, change: Callable[[GatedJob], Any]) -> None:
+    job.make("extract_a", "extract_b")
+    (job.folder / "pause").write_text("0.1")
+    job.start(job.spec("train", iterations=40))
+    wait_until(lambda: (job.folder / "model" / "double_state.json").exists())
+    (job.folder / "faces_b" / "1.png").unlink()
+    change(job)
+    wait_until(lambda: not job.status("train")["alive"])
+    assert job.status("train")["code"] == 30
+
+
 def test_a_record_that_is_renewed_while_a_stage_runs_disturbs_nothing(job: GatedJob) -> None:
     job.make("extract_a", "extract_b")
     (job.folder / "pause").write_text("0.1")
@@ -653,6 +830,62 @@ def test_a_script_run_by_hand_asks_for_consent_too(job: GatedJob) -> None:
     said = job.by_hand(*words)
     assert said.returncode != 0 and "test-2" in said.stderr
     assert not (job.folder / "faces_b").exists()
+
+
+def test_what_is_kept_of_hashes_is_not_believed_by_hand(job: GatedJob) -> None:
+    path = job.folder / "input" / "b.mp4"
+    (job.folder / "stages/extract_b").mkdir(parents=True)
+    text = path.read_text()
+    path.write_text(text.swapcase())
+    stat = path.stat()
+    mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    digest = consent().digest_of(job.media["b"])
+    (job.folder / "stages/extract_b/hashes.json").write_text(json.dumps({str(path): [mark, digest]}))
+    done = job.by_hand(str(job.programs / "faces/extract.py"), *job.spec("extract_b")["arguments"])
+    assert done.returncode != 0 and "test-2" in done.stderr
+
+
+def test_the_supervisors_own_settings_pass(done: GatedJob) -> None:
+    source = done.folder / "input" / "b.mp4"
+    (done.folder / "extract_b.ini").write_text("")
+    gate_words = ["-z", "256", "-C", "extract_b.ini", "-N", "2"]
+    code = f"import sys; sys.path.insert(0, {str(done.programs)!r}); import gate, pathlib; "
+    code += f"gate.admit_by_hand('extract', pathlib.Path({str(source)!r}), {gate_words!r})"
+    assert done.by_hand("-c", code).returncode == 0
+    assert done.by_hand("-c", code.replace("extract_b.ini'", "extract_a.ini'")).returncode != 0
+
+
+ELSEWHERE: dict[str, tuple[str, list[str], Callable[[GatedJob], Any]]] = {
+    "another model": ("convert", ["model", "mine"], lambda job: None),
+    "other alignments": ("convert", ["alignments_a.json", "mine.json"], lambda job: None),
+    "another output": ("convert", ["quarantine", "mine"], lambda job: None),
+    "a source by another name": ("convert", ["-w", "--input-di=mine.mp4", "opencv", "x"], lambda job: None),
+    "a model of one's own": ("convert", [], written("model/weights.bin")),
+    "alignments of one's own": ("convert", [], written("alignments_a.json")),
+    "no record of the model": ("convert", [], without("stages/train/made.json")),
+    "frames elsewhere": ("release", ["quarantine", "mine"], lambda job: None),
+    "a result elsewhere": ("release", ["result", "mine"], lambda job: None),
+    "frames of one's own": ("release", [], written("quarantine/a_1.png")),
+    "a frame more": ("release", [], written("quarantine/a_2.png")),
+    "faces elsewhere": ("extract_b", ["faces_b", "mine"], lambda job: None),
+    "settings of one's own": ("extract_b", ["-z", "-C"], lambda job: None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_a_script_run_by_hand_works_on_nothing_but_what_its_stage_may(done: GatedJob, what: str) -> None:
+    """The role's own scripts, and not the doubles of these tests."""
+    stage, words, change = ELSEWHERE[what]
+    programs = done.place / "own"
+    shutil.copytree(done.programs, programs)
+    for name in ("faces", "release"):
+        shutil.copytree(REAL_PROGRAMS / name, programs / name, dirs_exist_ok=True)
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    change(done)
+    script = str(programs / done.spec(stage)["script"])
+    said = done.by_hand(script, *(given.get(word, word) for word in done.spec(stage)["arguments"]))
+    shutil.rmtree(programs)
+    assert said.returncode == 30, said
 
 
 @pytest.mark.parametrize("script", ["faces/extract.py", "faces/convert.py", "release/release.py"])
@@ -693,6 +926,63 @@ def test_what_was_made_on_a_revoked_consent_is_purged(job: GatedJob) -> None:
     assert (other / "faces_b").exists()
     assert not purge(job, "test-2")["changed"]
     assert not purge(job, "nobody")["changed"]
+    more_faces_again = job.folder / "faces_b"
+    more_faces_again.mkdir()
+    assert purge(job, "test-1")["changed"]
+    told = json.loads((job.folder / "revoked.json").read_text())
+    assert told["ids"] == ["test-1", "test-2"] and {"faces_a", "faces_b", "input"} <= set(told["removed"])
+
+
+def test_a_stage_that_does_not_stop_keeps_nothing_from_being_purged(job: GatedJob) -> None:
+    job.make("extract_b")
+    linked = job.place / "kept elsewhere"
+    shutil.copytree(job.folder, linked)
+    (job.folder.parent / "linked").symlink_to(linked)
+    stuck = job.folder.with_name("a stuck job")
+    shutil.copytree(job.folder, stuck)
+    (stuck / "stages/extract_b/state.json").write_text("{}")
+    with (stuck / "stages/extract_b/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = [str(job.program), "purge", str(job.folder.parent), "test-2"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    told = json.loads(done.stdout)
+    assert done.returncode == 1 and "a stuck job" in told["error"] and "\n" not in told["error"]
+    for folder in (job.folder, linked, stuck):
+        assert not (folder / "faces_b").exists() and (folder / "revoked.json").exists()
+
+
+def test_what_cannot_be_removed_is_told_and_the_rest_goes(job: GatedJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    import purge as removing
+
+    real = removing._remove
+
+    def refuse_input(path: Path) -> None:
+        if path.name == "input":
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path)
+
+    job.make("extract_b")
+    monkeypatch.setattr(removing, "_remove", refuse_input)
+    with pytest.raises(PermissionError):
+        removing.remove(job.folder, ["test-2"])
+    told = json.loads((job.folder / "revoked.json").read_text())
+    assert "faces_b" in told["removed"] and "input" not in told["removed"]
+    assert not (job.folder / "faces_b").exists() and (job.folder / "input").exists()
+
+
+def test_a_refusal_of_a_script_is_told_by_its_code(job: GatedJob) -> None:
+    for code, told in ((24, 24), (1, None)):
+        (job.programs / "faces/extract.py").write_text(f"import sys; sys.exit({code})")
+        end = job.finish(job.spec("extract_b"))
+        assert (end["exit_code"], end["code"]) == (code, told)
+
+
+def test_status_is_told_without_the_gate(job: GatedJob) -> None:
+    """It is asked for every second."""
+    for name in ("gate", "purge"):
+        (job.programs / f"{name}.py").write_text("raise SystemExit('too slow')")
+    assert job.status("train")["alive"] is False
+    assert job.ask("stop") == {"changed": False, "stopped": []}
 
 
 def purge(job: GatedJob, *ids: str) -> Json:

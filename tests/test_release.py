@@ -25,6 +25,7 @@ import pytest
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
+from signed_video import to_stored
 from supervised_job import PROGRAMS
 
 FILES = Path(__file__).resolve().parents[1] / "roles" / "faceswap_run" / "files" / "release"
@@ -447,7 +448,7 @@ def assert_labelled(
     """Each picture matches its labelled frame, and not its bare one, where the label is."""
     height, width = pictures[0].shape[:2]
     overlay = labels.draw(style or labels.Style(LABEL), *((height, width) if matrix else (width, height)))
-    overlay = labels.to_stored(overlay, matrix).astype(float)
+    overlay = to_stored(overlay, matrix).astype(float)
     opacity = overlay[..., 3:] / 255
     inside = opacity[..., 0] > 0
     for picture, path in zip(pictures, sorted((job / "quarantine").iterdir()), strict=True):

@@ -616,3 +616,11 @@ def test_an_account_that_is_there_for_other_work_is_seen(account: list[str] | No
 @pytest.mark.parametrize("options", ["-nf -x 3", ["-nf", "-x", "3"]])
 def test_options_may_be_given_as_one_text(options: str | list[str]) -> None:
     assert what_is("__faceswap_run_train_words", faceswap_run_train_options=options) == ["-nf", "-x", "3"]
+
+
+@pytest.mark.parametrize("name", ["PYTHONHOME", "LD_PRELOAD", "OTHER"])
+def test_no_variable_puts_other_code_into_the_engine(job: Job, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    job.describe_environment(name)
+    answer = job.environment()
+    monkeypatch.setattr(job, "environment", lambda: {**answer, name: ""})
+    assert job.finish(job.convert())["complete"] == (name == "OTHER")

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,14 +16,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from ansible_collections.faceswap.ops.plugins.module_utils import provenance
+from ansible_collections.faceswap.ops.plugins.module_utils import label_look, provenance
 from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate import (
     TEST_NAME,
     Credentials,
     read_credentials,
     throwaway_credentials,
 )
-from signed_video import CLIP, LABEL, asked, boxes, flipped, make_signer, released, sign
+from signed_video import CLIP, LABEL, asked, boxes, flipped, make_signer, released, sha256, sign, to_stored
 
 from faceswap_oci import shared, verify
 
@@ -36,7 +37,7 @@ def label_module() -> ModuleType:
 
 def encode(
     path: Path,
-    labelled: range | None = None,
+    labelled: Collection[int] | None = None,
     size: tuple[int, int] = (320, 240),
     matrix: tuple[int, ...] | None = None,
     **options: str,
@@ -57,7 +58,7 @@ def encode(
             )
             if labelled is None or n in labelled:
                 picture = picture * (1 - opacity) + drawn[..., :3] * opacity
-            stored = np.ascontiguousarray(label.to_stored(picture.astype(np.uint8), matrix))
+            stored = np.ascontiguousarray(to_stored(picture.astype(np.uint8), matrix))
             out.mux(stream.encode(av.VideoFrame.from_ndarray(stored, "rgb24")))
         out.mux(stream.encode(None))
     return path
@@ -84,7 +85,7 @@ def video(original: Path, tmp_path: Path) -> Path:
 
 def look(path: Path, trust: Path | None = None) -> verify.Findings:
     roots = trust.read_text() if trust else ""
-    return verify.examine(path, roots, provenance, label_module())
+    return verify.examine(path, roots, provenance, label_look, label_module())
 
 
 def test_a_released_video_is_told_to_be_sound_and_its_certificate_to_prove_nothing(
@@ -252,10 +253,10 @@ def test_a_link_to_a_video_is_followed(video: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_side_car_is_told(video: Path) -> None:
-    for text in ("", "[]", "{}", '{"format": "faceswap-oci provenance 1", "sha256": 3}'):
+    for text in ("", "[]", "{}", "[" * 200_000, '{"format": "faceswap-oci provenance 1", "sha256": 3}'):
         provenance.sidecar_path(video).write_text(text)
         assert "damaged" in look(video).wrong[0]
-    digest = provenance.source_digest(video)
+    digest = sha256(video)
     manifest: Any
     for manifest in (None, {"assertions": [3]}, {"assertions": [{"label": provenance.SWAP, "data": 3}]}):
         content = {"format": provenance.SIDECAR, "sha256": digest, "manifest": manifest}
@@ -298,10 +299,23 @@ def test_a_turned_video(tmp_path: Path) -> None:
 
 
 def test_a_long_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "ALL_UNTIL", 10)  # frames are looked up
+    monkeypatch.setattr(label_look, "ALL_UNTIL", 10)  # frames are looked up
     found = look(encode(tmp_path / "long.mp4", g="12"))
     assert found.label["present"] and 25 <= found.label["frames"] <= 27
     assert not look(encode(tmp_path / "last.mp4", range(FRAMES - 1), g="12")).label["present"]
+
+
+@pytest.mark.parametrize("until", [10, 1000])
+def test_a_gap_in_a_container_that_does_not_count_its_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: int
+) -> None:
+    monkeypatch.setattr(label_look, "ALL_UNTIL", until)
+    labelled = [n for n in range(FRAMES) if n not in range(24, 30)]
+    remux(encode(tmp_path / "gap.mp4", labelled, g="12"), tmp_path / "gap.mkv")
+    with av.open(str(tmp_path / "gap.mkv")) as container:
+        assert container.streams.video[0].frames == 0
+    found = look(tmp_path / "gap.mkv").label
+    assert 25 <= found["frames"] <= 27 and found["frames"] - 5 <= found["seen"] <= found["frames"] - 3
 
 
 @pytest.mark.once

@@ -39,10 +39,10 @@ def choice(question: str, answers: Sequence[str]) -> int:
     return int(text("Number", fits=wrong)) - 1
 
 
-def yes(question: str) -> bool:
-    """Ask whether to do something; Return alone is yes."""
+def yes(question: str, default: str = "y") -> bool:
+    """Ask whether to do something; Return alone is yes, or what `default` (y or n) says."""
 
     def wrong(answer: str) -> str | None:
         return None if answer.lower() in ("y", "yes", "n", "no") else "Type y or n."
 
-    return text(f"{question} (y or n)", "y", wrong).lower().startswith("y")
+    return text(f"{question} (y or n)", default, wrong).lower().startswith("y")

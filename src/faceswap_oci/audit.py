@@ -49,7 +49,7 @@ def _sidecar(path: Path) -> Mapping[str, str]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {name: str(content[name]) for name in ("audit", "sha256")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path} is no side-car of a result ({error}): give the NAME.mp4.provenance.json that lies beside it."
         ) from error

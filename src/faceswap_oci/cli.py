@@ -1,6 +1,7 @@
 """The command line `faceswap-oci`: options in, exit code and a result out."""
 
 import argparse
+import io
 import json
 import math
 import os
@@ -156,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _without_a_play(options: argparse.Namespace) -> int:
     """Do what needs no play, or (a revocation) more than one."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text, and is shown all the same
     start = Path.cwd()
     try:
         root = find_root(start)

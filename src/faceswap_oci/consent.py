@@ -12,6 +12,7 @@ import pwd
 import secrets
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,20 @@ def _new(options: argparse.Namespace, house: House) -> int:
     picture_path = record_path.with_name(f"{stem}.reference.png")
     _keep(options.force, record_path, *([] if same(options.reference, picture_path) else [picture_path]))
     answers = _answers(options, sources)
-    # Before the sources are read, which takes a while for long ones.
+    record = gate.Record(
+        id=f"consent-{secrets.token_hex(6)}",  # it stands in every result: nobody's name is in it
+        sources=tuple(gate.Item("0" * 64, path.name) for path in sources),
+        reference=gate.Item("0" * 64, picture_path.name),
+        **answers,
+    )
+    gate.dump(record)  # what cannot be written is told before the sources are read, which takes a while for long ones
     image = picture.of_file(options.reference) if options.reference else picture.of_source(sources[0], options.at)
     for path in sources:
         print(f"Reading {path.name} ...", flush=True)
-    record = gate.Record(
-        id=f"consent-{secrets.token_hex(6)}",  # it stands in every result: nobody's name is in it
+    record = replace(
+        record,
         sources=tuple(gate.Item(gate.digest_of(path.resolve()), path.name) for path in sources),
         reference=gate.Item(hashlib.sha256(image).hexdigest(), picture_path.name),
-        **answers,
     )
     text = gate.dump(record)
     signature_of(record_path).unlink(missing_ok=True)

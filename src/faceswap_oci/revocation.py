@@ -5,16 +5,19 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from faceswap_oci.play import BROKEN, UsageError
+from faceswap_oci import ask
+from faceswap_oci.play import BROKEN, OK, Outcome, UsageError
 from faceswap_oci.record_files import House, absolute, read_record, today, write
 from faceswap_oci.shared import collection_module
 from faceswap_oci.signers import is_trusted, key_to_sign_with, public_line, signed
+
+Json = dict[str, Any]
 
 _JOURNAL = ".revoking.json"  # a signed list on its way into the trust folder
 
@@ -23,28 +26,45 @@ def revoke(options: argparse.Namespace, house: House) -> int:
     """Revoke a record here, delete on the hosts, and tell what is left and where."""
     identifier = _identifier(options.id, house)
     serial = _revoke_here(identifier, options.key, house)
+    # Before the play, which takes a while and may be ended by Ctrl-C: the record is void from here on.
+    logged = _log(house, "revoked", identifier, {"serial": serial})
     print("\nDeleting what was made with it on the hosts of the inventory:")
-    outcome = house.player({"faceswap_run_revoke": [identifier]})
-    code = outcome.exit_code
-    entry = {
-        "event": "revoked",
-        "consents": {"revoked": {"id": identifier}},
-        "settings": {"serial": serial, "not_reached": sorted({bad.host for bad in outcome.failures})},
-    }
-    audit = collection_module(house.root, "audit_log")
     try:
-        audit.append(entry)
-    except audit.AuditError as error:
-        print(error)
-        code = code or BROKEN
+        outcome = house.player({"faceswap_run_revoke": [identifier]})
+    except UsageError as error:
+        outcome = Outcome("refused", error.code, str(error))
+    not_reached = sorted({bad.host for bad in outcome.failures})
+    logged &= _log(
+        house, "purged", identifier, {"not_reached": not_reached}, outcome.exit_code, _what_went_wrong(outcome)
+    )
     if outcome.message:
         print(outcome.message)
     for bad in outcome.failures:
         print(f"NOT deleted on {bad.host}: {bad.message}")
     if outcome.failures:
         print("The same command again deletes there too, once they can be reached.")
+    elif outcome.exit_code:
+        print("So what was made with it may still be on any of the hosts: mend that, and run the same again.")
     _tell_of_results(identifier, house)
-    return code
+    return outcome.exit_code or (OK if logged else BROKEN)
+
+
+def _what_went_wrong(outcome: Outcome) -> str:
+    """Why a play did not delete everywhere; nothing if it did."""
+    said = [outcome.message or "", *(f"{bad.host}: {bad.message}" for bad in outcome.failures)]
+    return " ".join(filter(None, said)) or (f"The play ended as {outcome.status}." if outcome.exit_code else "")
+
+
+def _log(house: House, event: str, identifier: str, settings: Json, code: int = 0, message: str = "") -> bool:
+    """Add a line to the audit log; False, and a sentence, where it cannot be."""
+    audit = collection_module(house.root, "audit_log")
+    entry = {"event": event, "consents": {"revoked": {"id": identifier}}, "settings": settings}
+    try:
+        audit.append({**entry, "code": code, "message": message})
+    except audit.AuditError as error:
+        print(error)
+        return False
+    return True
 
 
 def _identifier(given: str, house: House) -> str:
@@ -55,7 +75,26 @@ def _identifier(given: str, house: House) -> str:
         raise UsageError(
             f"{given} is neither a record nor the id of one: `faceswap-oci consent check RECORD` shows it."
         )
+    if not _is_known(given, house):
+        unknown = f"No record {given} is known on this machine: neither its audit log nor its list names it"
+        if ask.terminal() and not ask.yes(f"{unknown}. Is the id right", default="n"):
+            raise UsageError("Nothing was revoked. `faceswap-oci consent check RECORD` shows a record's id.")
+        if not ask.terminal():
+            print(f"Warning: {unknown}; it is revoked all the same. See whether the id is right.")
     return given
+
+
+def _is_known(identifier: str, house: House) -> bool:
+    """Whether something here has named this record already; a typing error is else a record of its own."""
+    with suppress(house.gate.ConsentError):  # one that a killed run left half written is mended by this one
+        if identifier in house.gate.read_revocations().ids:
+            return True
+    audit = collection_module(house.root, "audit_log")
+    try:
+        findings = audit.verify()
+    except audit.AuditError:
+        return False
+    return findings is not None and any(_has(entry, identifier) for entry in findings.entries)
 
 
 def _revoke_here(identifier: str, key: Path | None, house: House) -> int:
@@ -77,7 +116,7 @@ def _revoke_here(identifier: str, key: Path | None, house: House) -> int:
         text = gate.dump_revocations(after).encode()
         used = key_to_sign_with(key)
         signature = signed(text, used, gate.REVOCATIONS_NAMESPACE, house)
-        if not is_trusted(public_line(signature, used), house):
+        if not is_trusted(public_line(signature, used), gate.REVOCATIONS_NAMESPACE, house):
             raise UsageError(
                 f"{used} is not among the trusted signers here ({folder}/allowed_signers), so a list signed with it "
                 "would not count: name one that is with --key.",

@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import fnmatch
 import json
 import os
 import pwd
@@ -40,7 +41,7 @@ def sign(options: argparse.Namespace, house: House) -> int:
     try:
         gate.verified(path, side)
     except gate.ConsentError as error:
-        if error.code not in (gate.STRANGER, gate.MISSING) or is_trusted(public, house):
+        if error.code not in (gate.STRANGER, gate.MISSING) or is_trusted(public, gate.RECORD_NAMESPACE, house):
             raise
         print(
             f"This key is not among the trusted signers here ({signers(house)}), so the record does not count yet. "
@@ -72,25 +73,44 @@ def add_signer(public: str, name: str | None, house: House) -> None:
     kind, key, *comment = public.split(maxsplit=2)
     own = f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
     guess = comment[0] if comment and _PRINCIPAL.fullmatch(comment[0]) else own
-    name = name or guess
+    listed = _listed(public, house)
+    # ssh-keygen asks for the name of the first line that has the key, whatever that line is for.
+    named = [names for names, _ in listed if _PRINCIPAL.fullmatch(names)]
+    name = named[0] if named else name or guess
     if not _PRINCIPAL.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a signer: use letters, digits and . _ + -, such as jo@example.org.")
     path = signers(house)
-    if is_trusted(public, house):
+    namespaces = (house.gate.RECORD_NAMESPACE, house.gate.REVOCATIONS_NAMESPACE)
+    if all(is_trusted(public, one, house) for one in namespaces):
         print(f"Trusted already: {_fingerprint(public, house)}, in {path}")
         return
     before = (house.gate.trusted_bytes(path) or b"").decode("utf-8", "replace")
     before += "\n" if before and not before.endswith("\n") else ""
-    uses = f"{house.gate.RECORD_NAMESPACE},{house.gate.REVOCATIONS_NAMESPACE}"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write(path, f'{before}{name} namespaces="{uses}" {kind} {key}\n'.encode())
+    write(path, f'{before}{name} namespaces="{",".join(namespaces)}" {kind} {key}\n'.encode())
     print(f"Trusted from now on: {name}, {_fingerprint(public, house)}, in {path}")
 
 
-def is_trusted(public: str, house: House) -> bool:
-    """Whether the list of trusted signers names this key."""
-    listed = (house.gate.trusted_bytes(signers(house)) or b"").decode("utf-8", "replace")
-    return any(public.split()[1] in line.split() for line in listed.splitlines() if not line.startswith("#"))
+def is_trusted(public: str, namespace: str, house: House) -> bool:
+    """Whether the list of trusted signers names this key for signatures of this namespace."""
+    return any(_is_for(namespace, options) for _, options in _listed(public, house))
+
+
+def _listed(public: str, house: House) -> list[tuple[str, str]]:
+    """Names and options of each line that lists this key."""
+    text = (house.gate.trusted_bytes(signers(house)) or b"").decode("utf-8", "replace")
+    kind, key = public.split()[:2]
+    listed = re.compile(rf"(\S+)\s+(.*?)\s*{re.escape(kind)}\s+{re.escape(key)}(\s|$)")
+    found = [listed.match(line.strip()) for line in text.splitlines() if not line.startswith("#")]
+    return [(line[1], line[2]) for line in found if line]
+
+
+def _is_for(namespace: str, options: str) -> bool:
+    """Whether the options of a line leave this namespace in; without a word on it they leave all in."""
+    if re.search(r"(^|,)cert-authority(,|$)", options, re.I):
+        return False
+    said = re.search(r'(?:^|,)namespaces="([^"]*)"', options, re.I)
+    return said is None or any(fnmatch.fnmatchcase(namespace, one.strip()) for one in said[1].split(","))
 
 
 def signers(house: House) -> Path:

@@ -7,7 +7,7 @@ what a terminal would obey.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +15,7 @@ from typing import Any
 
 from faceswap_oci.shared import collection_module, role_module
 
-ALL_UNTIL = 1000  # frames; of a longer video only what lies around the sample is decoded
-SAMPLE = 25  # frames looked at, beside the first and the last
-PROBE = 13  # every so many of them is looked at for a label of which nothing is told: first, middle and last
+PROBE = 13  # of the sample, every so many frames are looked at for a label of which nothing is told
 
 OK, BAD, USAGE = 0, 1, 2
 
@@ -66,14 +64,15 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace, root: Path) -> int:
     """Look at a file and say what was found; return the exit code. `root` is the checkout."""
-    provenance, label = collection_module(root, "provenance"), role_module(root, "release/label.py")
+    provenance, look = (collection_module(root, name) for name in ("provenance", "label_look"))
     try:
         roots = _roots(options.trust)
         provenance.library()
+        look.library()
     except (ValueError, provenance.ProvenanceError) as error:
         print(error, file=sys.stderr)
         return USAGE
-    found = examine(options.file, roots, provenance, label)
+    found = examine(options.file, roots, provenance, look, role_module(root, "release/label.py"))
     print(json.dumps(asdict(found)) if options.json else "\n".join(screen(found)), flush=True)
     return BAD if found.wrong else OK
 
@@ -97,7 +96,7 @@ def _roots(path: Path | None) -> str:
 # -- looking ---------------------------------------------------------------------------------------------------------
 
 
-def examine(path: Path, roots: str, provenance: ModuleType, label: ModuleType) -> Findings:
+def examine(path: Path, roots: str, provenance: ModuleType, look: ModuleType, label: ModuleType) -> Findings:
     """All that can be found out about a file; `roots` (PEM) are whom to trust."""
     found = Findings(str(path))
     try:
@@ -116,7 +115,7 @@ def examine(path: Path, roots: str, provenance: ModuleType, label: ModuleType) -
     _signature(found, reading, bool(roots))
     sidecar = _sidecar(found, path, provenance)
     told = found.says.get("label") or (sidecar.get("label") if sidecar else None)
-    _label(found, path, label, told if isinstance(told, dict) else {})
+    _label(found, path, look, label, told if isinstance(told, dict) else {})
     return found
 
 
@@ -168,7 +167,7 @@ def _sidecar(found: Findings, path: Path, provenance: ModuleType) -> dict[str, A
         return {}
 
 
-def _label(found: Findings, path: Path, label: ModuleType, told: Mapping[str, Any]) -> None:
+def _label(found: Findings, path: Path, look: ModuleType, label: ModuleType, told: Mapping[str, Any]) -> None:
     """Look for the label that the manifest tells of, or else for those that the tool puts on by itself."""
     import av.error
 
@@ -177,11 +176,11 @@ def _label(found: Findings, path: Path, label: ModuleType, told: Mapping[str, An
         if style is None:
             texts = label.DEFAULT_TEXTS.values()
             styles = [label.Style(text, corner) for text in texts for corner in label.CORNERS]
-            looked, seen = _count(path, label, styles, every=PROBE)
+            looked, seen = look.count(path, label, styles, every=PROBE)
             style = styles[max(range(len(styles)), key=lambda n: seen[n])] if any(seen) else None
         if style is not None:
             # What is as it was signed is not scaled either, which spares looking for a larger or a smaller label.
-            looked, seen = _count(path, label, [style], as_drawn=found.signed and not found.altered)
+            looked, seen = look.count(path, label, [style], as_drawn=found.signed and not found.altered)
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         found.wrong.append(f"It cannot be played to its end ({reason}): it is no video, or is damaged or cut off.")
@@ -205,66 +204,6 @@ def _told_style(label: ModuleType, told: Mapping[str, Any]) -> Any:
         return label.from_record(told)
     except label.LabelError:
         return None
-
-
-def _count(
-    path: Path, label: ModuleType, styles: Sequence[Any], every: int = 1, as_drawn: bool = False
-) -> tuple[int, list[int]]:
-    """How many pictures of the sample were looked at, and how many of them show each of the labels."""
-    looked, seen = 0, [0] * len(styles)
-    for number, picture in enumerate(_sample(path, label)):
-        if number % every:
-            continue
-        looked += 1
-        size = picture.shape[1::-1] if as_drawn else None
-        for n, style in enumerate(styles):
-            seen[n] += bool(label.presence(picture, style, size).present)
-    return looked, seen
-
-
-def _sample(path: Path, label: ModuleType) -> Iterator[Any]:
-    """Pictures (RGB arrays) as a player shows them: the first, the last, and some in between, evenly spread."""
-    import av
-    import numpy as np
-    from av.stream import Disposition
-
-    with av.open(str(path)) as container:
-        streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
-        if not streams:
-            return
-        stream = streams[0]
-        stream.thread_type = "AUTO"
-
-        def shown(frame: Any) -> Any:
-            matrix = frame.side_data.get("DISPLAYMATRIX")
-            turned = None if matrix is None else tuple(int(n) for n in np.frombuffer(matrix, np.int32))
-            return np.ascontiguousarray(label.to_display(frame.to_ndarray(format="rgb24"), turned))
-
-        if stream.frames <= ALL_UNTIL or not stream.duration:
-            count = stream.frames or ALL_UNTIL
-            wanted = _spread(count)
-            last: Any = None
-            for number, frame in enumerate(container.decode(stream)):
-                last = None if number in wanted else frame
-                if number in wanted:
-                    yield shown(frame)
-            if last is not None:
-                yield shown(last)
-            return
-        begin = stream.start_time or 0
-        for tick in sorted(_spread(stream.duration)):
-            container.seek(begin + tick, stream=stream)
-            nearest: Any = None
-            for nearest in container.decode(stream):
-                if nearest.pts is None or nearest.pts >= begin + tick:
-                    break
-            if nearest is not None:
-                yield shown(nearest)
-
-
-def _spread(count: int) -> set[int]:
-    """The first, the last, and up to `SAMPLE` numbers between them, out of 0 to `count` - 1."""
-    return {round((count - 1) * n / (SAMPLE + 1)) for n in range(SAMPLE + 2)}
 
 
 # -- telling ---------------------------------------------------------------------------------------------------------

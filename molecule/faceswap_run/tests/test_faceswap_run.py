@@ -179,7 +179,9 @@ def told(host: Host) -> dict[str, Any]:
         root(host, f"rm -rf {job} {place} /dev/nvidia0")
 
 
-@pytest.mark.parametrize(("change", "code"), [("cp consent/a.yml.sig consent/b.yml.sig", 25), ("rm consent/b.yml.sig", 20)])
+@pytest.mark.parametrize(
+    ("change", "code"), [("cp consent/a.yml.sig consent/b.yml.sig", 25), ("rm consent/b.yml.sig", 20)]
+)
 def test_a_stage_without_consent_is_refused_by_the_host_itself(host: Host, change: str, code: int) -> None:
     job = f"{JOBS}/unconsented"
     root(

@@ -262,6 +262,13 @@ def _quoted(text: str) -> str:
 
 def dump(record: Record) -> str:
     """Return a record's text; ConsentError (21) where it would not be read again as it is."""
+    for item in (*record.sources, record.reference):
+        if len(item.name) > MOST_LETTERS or "\\" in item.name or "\n" in item.name or _UNFIT.search(item.name):
+            raise ConsentError(
+                UNREADABLE,
+                f"The file name {item.name!a} cannot stand in a record: rename the file, to at most "
+                f"{MOST_LETTERS} plain letters.",
+            )
     notes = {"head": "this head stays, with another's face", "face": "this face comes, on another's head"}
     lines = [
         "# Consent to be part of a face swap. Once signed, any change makes it void.",
@@ -278,11 +285,14 @@ def dump(record: Record) -> str:
         f"valid_until: {_quoted(record.valid_until.isoformat())}  # this day included",
     ]
     text = "\n".join(lines) + "\n"
-    if parse(text.encode("utf-8", "surrogatepass")) != record:
-        raise ConsentError(
-            UNREADABLE, "A text of the record cannot be written: give it in plain letters on one line."
-        )
-    return text
+    with contextlib.suppress(ConsentError):
+        if parse(text.encode("utf-8", "surrogatepass")) == record:
+            return text
+    raise ConsentError(
+        UNREADABLE,
+        f"A text of the record cannot be written: give it in at most {MOST_LETTERS} plain letters on one line, and "
+        "files such names.",
+    )
 
 
 def parse_revocations(text: bytes, what: str = "The list of revoked records") -> Revocations:
@@ -464,14 +474,24 @@ def _ssh_keygen(verb: str, *words: str, signature: bytes, message: bytes = b"") 
     return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
+def _principals(signers: Path) -> list[str]:
+    """Return all names that a file of trusted signers has; `!` and what follows it are none."""
+    lines = (trusted_bytes(signers) or b"").decode("utf-8", "replace").splitlines()
+    fields = [re.match(r'\s*(?:"([^"]*)"|([^\s#]\S*))\s', line) for line in lines]
+    found = [name for field in fields if field for name in (field[1] or field[2] or "").split(",")]
+    return [name for name in found if name and not name.startswith(("!", "-"))]
+
+
 def signer_of(message: bytes, signature: bytes, namespace: str, signers: Path, what: str) -> str:
     """Return who signed; ConsentError: altered (25), or signed by a stranger (26)."""
     code, said = _ssh_keygen("find-principals", "-f", str(signers), signature=signature)
     names = [name for line in said.splitlines() for name in line.split(",") if name and not name.startswith("!")]
     if code == 0 and names:
-        words = ("-f", str(signers), "-I", names[0], "-n", namespace)
+        names += _principals(signers)  # the key may stand there again, for this use; ssh-keygen names the first line
+    for name in dict.fromkeys(names if code == 0 else ()):
+        words = ("-f", str(signers), "-I", name, "-n", namespace)
         if _ssh_keygen("verify", *words, signature=signature, message=message)[0] == 0:
-            return names[0]
+            return name
     if _ssh_keygen("check-novalidate", "-n", namespace, signature=signature, message=message)[0]:
         raise ConsentError(
             ALTERED, f"{what} was altered after it was signed, or is not what was signed: have it signed anew."
@@ -524,20 +544,36 @@ def verified_revocations(
     return parse_revocations(text, what)
 
 
+def see_that_none_is_lost(kept: Revocations, offered: Revocations) -> None:
+    """Raise ConsentError (29) where the newer of two lists lacks a record of the other: two people wrote on."""
+    newer, older = (offered, kept) if offered.serial > kept.serial else (kept, offered)
+    lacking = sorted(set(older.ids) - set(newer.ids))
+    if lacking:
+        where = "is kept here" if older is kept else "came"
+        raise ConsentError(
+            NO_TRUST,
+            f"The lists of revoked records have parted: the one with serial {newer.serial} lacks "
+            f"{', '.join(lacking)} of the one with serial {older.serial}, which {where}: "
+            "put both lists' records into one, on the controller with `faceswap-oci consent revoke ID` for each that "
+            "its list lacks.",
+        )
+
+
 def keep_revocations(text: bytes, signature: bytes, folder: Path | None = None) -> bool:
     """Put a list into the trust folder if it is trusted and newer than the one there; return whether it was.
 
-    ConsentError (29) if it is not trusted; OSError where the folder is not ours to write to.
+    ConsentError (29) if it is not trusted, or the two have parted; OSError where the folder is not ours to write to.
     """
     folder = folder or trust_folder()
     offered = verified_revocations(text, signature, folder)
-    # What a kill between the two files left does not fit its signature, but its serial counts.
-    serial = -1
+    # What a kill between the two files left does not fit its signature, but what it says counts.
+    kept = Revocations(-1)
     with contextlib.suppress(ConsentError):
-        serial = parse_revocations(trusted_bytes(folder / "revoked.yml") or b"").serial
-    if offered.serial < serial:
+        kept = parse_revocations(trusted_bytes(folder / "revoked.yml") or b"")
+    see_that_none_is_lost(kept, offered)
+    if offered.serial < kept.serial:
         return False
-    if offered.serial == serial:
+    if offered.serial == kept.serial:
         with contextlib.suppress(ConsentError):
             read_revocations(folder)
             return False

@@ -21,7 +21,7 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from typing import Any
 import consent
 from consent import NOT_ALLOWED, OTHER_FILE, SIDES, Consent, ConsentError, Mark
 from records import Hashes, Json, NotYetError, StageError, read_json, write_json
-from versions import damage
+from versions import damage, is_part
 
 STAGES = ("extract_a", "extract_b", "train", "convert", "release")
 # Nobody but root writes there, or the host is lost anyway.
@@ -73,6 +73,8 @@ RANGE = re.compile(r"[0-9]+-[0-9]+")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # How the label looks.
 RELEASE_WORDS = ("--language", "--corner", "--size", "--opacity")
+VERSIONS = "stages/train/checkpoints"
+MODELS = ("model", "model.restored", VERSIONS)  # where a training finds one to go on with
 REMEDY = "give back what the stage before made, or run that stage again."
 
 
@@ -257,8 +259,26 @@ def _release(words: _Words, spec: Json) -> Shape:
     return Shape(source)
 
 
+def see_place(job: Path) -> None:
+    """Raise GateError (30) where a folder cannot be a job's: it may have come as a source, or lie in another job.
+
+    A folder of images is brought as it is, and could hold a whole job with records that nobody here has written.
+    """
+    why = ""
+    if ".." in job.parts or job.is_symlink():
+        why = "its path is not its own"
+    for parent in {*job.parents, *job.resolve().parents}:
+        if parent.name.casefold() == "input":
+            why = f"{parent} is for sources"
+        elif any(os.path.lexists(parent / path) for path in ("stages", "consent/a.yml", "consent/b.yml")):
+            why = f"it lies in another job, {parent}"
+    if why:
+        raise GateError(NOT_ALLOWED, f"{job} is no job's folder, as {why}: put jobs side by side into one folder.")
+
+
 def shape_of(job: Path, stage: str, spec: Json) -> Shape:
     """Return which files a stage works on; GateError (30) where its words are not those that the role gives."""
+    see_place(job)
     words = _Words(job, stage, spec)
     if stage not in STAGES or spec.get("stage", stage) != stage:
         raise GateError(NOT_ALLOWED, f"There is no stage {stage!r} that may run: the stages are {', '.join(STAGES)}.")
@@ -436,13 +456,13 @@ def _see_made(job: Path, made: Json, stage: str, found: Mapping[str, str], path:
 
 
 def revocations_of(job: Path) -> consent.Revocations:
-    """Return the newest list of revocations: the trust folder's, or one that came with an order for this job."""
-    newest = consent.read_revocations()
+    """Return what is revoked by the trust folder's list, or by one that came with an order for this job."""
+    known = consent.read_revocations()
     with contextlib.suppress(ConsentError, OSError, ValueError):
         text, signature = (consent.read_bytes(job / name) for name in ("revoked.yml", "revoked.yml.sig"))
         own = consent.verified_revocations(text, signature)
-        newest = own if own.serial > newest.serial else newest
-    return newest
+        known = consent.Revocations(max(known.serial, own.serial), {**own.ids, **known.ids})
+    return known
 
 
 def take_revocations(job: Path, text: str, signature: str) -> None:
@@ -452,7 +472,9 @@ def take_revocations(job: Path, text: str, signature: str) -> None:
         try:
             consent.keep_revocations(content["revoked.yml"], content["revoked.yml.sig"])
         except OSError:  # the trust folder is root's alone; what is signed may lie anywhere
-            if consent.parse_revocations(content["revoked.yml"]).serial > revocations_of(job).serial:
+            offered, kept = consent.parse_revocations(content["revoked.yml"]), revocations_of(job)
+            consent.see_that_none_is_lost(kept, offered)
+            if offered.serial > kept.serial:
                 job.mkdir(parents=True, exist_ok=True)
                 for name, part in content.items():
                     (job / f"{name}.new").write_bytes(part)
@@ -463,6 +485,7 @@ def take_revocations(job: Path, text: str, signature: str) -> None:
 
 def consents_of(job: Path) -> dict[str, Consent]:
     """Return the consents of a job's two sides; GateError where one does not hold."""
+    see_place(job)
     folder = job / "consent"
     try:
         Look(job)._see_folders("consent/a.yml")
@@ -511,6 +534,8 @@ class Admission:
     inputs: dict[str, str]
     look: Look
     model: Json | None = None
+    seen: dict[str, Mark] = field(default_factory=dict)
+    strange: bool = False  # whether a face was seen that is none of those that went in
 
     def about_consents(self) -> Json:
         """Return what is kept of the consents."""
@@ -520,18 +545,47 @@ class Admission:
         }
 
     def still_holds(self) -> None:
-        """Raise GateError (30) where a file that went in, or a folder on the way to it, is not what it was."""
+        """Raise GateError (30) where a file that went in, or a folder on the way to it, is not what it was.
+
+        Who only weeds out faces while they are trained on spoils nothing.
+        """
+        weeded = {path for path in self.look.files if self._is_weeded_out(path)}
         for path, mark in self.look.marks.items():
             try:
                 same = consent.mark_of(os.lstat(self.job / path)) == mark
             except OSError:
-                same = False
-            if not same:
+                same = path in weeded
+            if not same and not self._only_lacks(path, weeded):
                 raise GateError(
                     NOT_ALLOWED,
                     f"{self.job / path} was changed while stage {self.stage} worked with it, so that what it made "
                     "does not count: leave the job's files alone meanwhile, and run it again.",
                 )
+
+    def _is_weeded_out(self, path: str) -> bool:
+        return self.stage == "train" and not os.path.lexists(self.job / path)
+
+    def _only_lacks(self, path: str, weeded: Collection[str]) -> bool:
+        """Tell whether a folder of faces differs in nothing but that some are gone; the others are looked at, too."""
+        if self.stage != "train" or not any(name.startswith(f"{path}/") for name in weeded):
+            return False
+        return not self.strange and self._has_no_other(path)
+
+    def _has_no_other(self, path: str) -> bool:
+        try:
+            there = {f"{path}/{name}" for name in consent.files_in(self.job / path)}
+        except (ConsentError, OSError):
+            return False
+        return there <= set(self.look.files)
+
+    def look_again(self) -> None:
+        """Look, while it is trained, whether faces come that were not there: they could be gone again at the end."""
+        for path in self.inputs:
+            with contextlib.suppress(OSError):
+                mark = consent.mark_of(os.lstat(self.job / path))
+                if mark != self.seen.get(path, self.look.marks.get(path)):
+                    self.seen[path] = mark
+                    self.strange = self.strange or not self._has_no_other(path)
 
     def begin(self) -> None:
         """Write down that a training begins, or goes on: what it saves until its end is its own."""
@@ -543,6 +597,8 @@ class Admission:
         """Write down what the stage made, file by file; return it by output."""
         look = Look(self.job)
         digests = {path: look.digest(path) for path in outputs if os.path.lexists(self.job / path)}
+        if self.stage == "train" and (self.job / VERSIONS).is_dir():
+            look.at(VERSIONS)  # one of them may take the model's place
         made = {**self._about(), "files": look.files, "final": True, "outputs": digests}
         if self.model:
             made["model"] = self.model
@@ -559,18 +615,18 @@ def pictures_of(job: Path, stage: str) -> dict[str, Path]:
     return {f"consent/{path.name}": path for path in found}
 
 
-def admit(job: Path, stage: str, spec: Json, hashes: Hashes | None = None) -> Admission:
-    """Return on what a stage may work; GateError where it may not. Without `hashes` every file is read."""
+def admit(job: Path, stage: str, spec: Json, hashes: Hashes | None = None, begun_anew: bool = False) -> Admission:
+    """Return on what a stage may work; GateError where it may not. Without `hashes` every file is read.
+
+    A model that is there does not count where one will be `begun_anew`.
+    """
     shape = shape_of(job, stage, spec)
     see_engine(job, Path(spec["engine_file"]))
     try:
         _see_outputs(job, stage, spec)
         consents = consents_of(job)
         admission = Admission(job, stage, consents, {}, {}, Look(job, hashes))
-        if stage.startswith("extract_"):
-            _admit_extract(admission, shape)
-        else:
-            {"train": _admit_train, "convert": _admit_convert, "release": _admit_release}[stage](admission, shape)
+        _admit_files(admission, shape, begun_anew)
     except ConsentError as error:
         raise GateError(error.code, str(error)) from None
     except FileNotFoundError as error:
@@ -578,6 +634,15 @@ def admit(job: Path, stage: str, spec: Json, hashes: Hashes | None = None) -> Ad
             NOT_ALLOWED, f"{error.filename} went away while stage {stage} was looked at: leave the job's files alone."
         ) from None
     return admission
+
+
+def _admit_files(admission: Admission, shape: Shape, begun_anew: bool = False) -> None:
+    if admission.stage.startswith("extract_"):
+        _admit_extract(admission, shape)
+    elif admission.stage == "train":
+        _admit_train(admission, begun_anew)
+    else:
+        {"convert": _admit_convert, "release": _admit_release}[admission.stage](admission, shape)
 
 
 def _see_outputs(job: Path, stage: str, spec: Json) -> None:
@@ -610,33 +675,46 @@ def _take(admission: Admission, made: Json, stage: str, path: str, all_of_it: bo
     _see_made(admission.job, made, stage, found, path, all_of_it)
 
 
-def _admit_train(admission: Admission, _: Shape) -> None:
+def has_unknown_model(job: Path, stage: str) -> bool:
+    """Tell whether a training would go on with a model of which there is no record, as of an earlier version."""
+    if stage != "train" or os.path.lexists(job / "stages/train/made.json"):
+        return False
+    return any(place.is_symlink() or (place.is_dir() and any(place.iterdir())) for place in map(job.joinpath, MODELS))
+
+
+def _admit_train(admission: Admission, begun_anew: bool) -> None:
     job = admission.job
     for side in SIDES:
         made = made_by(job, f"extract_{side}")
         _see_covered(admission.consents, {side: made["sources"].get(side, "")}, f"faces_{side}")
         _take(admission, made, f"extract_{side}", f"faces_{side}", all_of_it=False)
         admission.sources[side] = made["sources"][side]
-    # A model goes on only if it was begun here. What it has saved since a kill is its own, after a recorded end not.
-    places = [job / path for path in ("model", "model.restored", "stages/train/checkpoints")]
-    for place in places:
-        if place.is_symlink():
-            raise _linked(place)
-    if not any(next(consent.files_in(place), None) for place in places if place.is_dir()):
+    if begun_anew:
         return
-    if not (job / "stages/train/made.json").exists():
+    # A model goes on only if it was begun here. What it has saved since a kill is its own, after a recorded end not.
+    if has_unknown_model(job, "train"):
         raise GateError(
             NOT_ALLOWED,
-            f"{job / 'model'} was not trained here, as there is no record of it: move it out of the job's folder, "
-            "and stages/train/checkpoints too, so that one is begun.",
+            f"{job / 'model'} was not trained here, as there is no record of it: run the stage train again, which "
+            "sets it aside.",
         )
+    there = [path for path in MODELS if os.path.lexists(job / path)]
+    for path in there:
+        if (job / path).is_symlink():
+            raise _linked(job / path)
+    if not any(next(consent.files_in(job / path), None) for path in there if (job / path).is_dir()):
+        return
     made = made_by(job, "train")
     _see_covered(admission.consents, made["sources"], "the model")
-    # A broken one is not used: a version of it is put back, or a new one begun.
-    if made.get("final") and (job / "model").is_dir() and not damage(job / "model"):
-        look = Look(job, admission.look.hashes)  # no marks: it changes while it is trained
-        look.digest("model")
-        _see_made(job, made, "train", look.files, "model", all_of_it=False)
+    if made.get("final"):
+        for path in there:
+            look = Look(job, admission.look.hashes)  # no marks: it changes while it is trained
+            look.digest(path)
+            found = look.files
+            if path == "model" and damage(job / path):
+                # It is not used: a version is put back, the engine's own backup in it, or a new one begun.
+                found = {name: sha256 for name, sha256 in found.items() if not is_part(Path(name).name)}
+            _see_made(job, made, "train", found, path, all_of_it=False)
 
 
 def _admit_convert(admission: Admission, shape: Shape) -> None:
@@ -666,10 +744,10 @@ def _admit_convert(admission: Admission, shape: Shape) -> None:
 
 def _admit_release(admission: Admission, shape: Shape) -> None:
     job, look = admission.job, admission.look
-    made = made_by(job, "convert")
-    _see_covered(admission.consents, {side: made["sources"].get(side, "") for side in SIDES}, "the swap")
     digest = look.digest(shape.source)
     consent.see_that_it_covers(admission.consents["a"], "a", digest, job / shape.source)
+    made = made_by(job, "convert")
+    _see_covered(admission.consents, {side: made["sources"].get(side, "") for side in SIDES}, "the swap")
     if made["sources"]["a"] != digest:
         raise GateError(
             NOT_ALLOWED, f"{job / shape.source} is not the source that was converted: run the stage convert again."
@@ -696,6 +774,10 @@ def unrecorded(job: Path, stage: str, hashes: Hashes) -> str | None:
 
 def released(job: Path) -> Json:
     """Return what is to be signed for a job's result; GateError where the consents do not hold, or it is another."""
+    if job.parent.name != "jobs" or not WORD.fullmatch(job.name):
+        raise GateError(
+            NOT_ALLOWED, f"{job} is no job of the role, whose jobs lie in a folder `jobs`: name one there."
+        )
     try:
         consents = consents_of(job)
         made = made_by(job, "release")
@@ -728,11 +810,19 @@ def _said(spec: Json) -> Json:
     return {**told, **{key: spec[key] for key in ("settings", "iterations") if spec.get(key)}}
 
 
-def admit_by_hand(source: Path) -> None:
-    """See that a script run by hand, without the supervisor, has a consented source; GateError where it has not.
+# What each script works on, by the name of the role's own path for it.
+BY_HAND = {
+    "extract": {"faces": "faces_{side}", "alignments": "alignments_{side}"},
+    "convert": {"alignments": "alignments_a", "output": "quarantine", "model": "model", "faces": "faces_a"},
+    "release": {"frames": "quarantine", "output": "result"},
+}
 
-    `source` is `input/a*` or `input/b*` of a job's folder. A file that has not changed since it was hashed for the
-    stage is not read again: a job array has many elements.
+
+def admit_by_hand(command: str, source: Path, words: Sequence[str] = (), **paths: Path | None) -> None:
+    """See that a script works on what its stage may, also where no supervisor runs it; GateError otherwise.
+
+    `source` is `input/a*` or `input/b*` of a job's folder, `paths` are the script's others as BY_HAND names them, and
+    `words` go on to the engine. All is read afresh: the records of hashes in a job's folder are anybody's to write.
     """
     source = Path.cwd() / source
     job, side = source.parent.parent, source.name[:1]
@@ -740,15 +830,28 @@ def admit_by_hand(source: Path) -> None:
         raise GateError(
             NOT_ALLOWED, f"{source} is no source of a job: put it into the job's folder, as input/a or input/b."
         )
-    consents = consents_of(job)
-    path = f"input/{source.name}"
+    stage = f"extract_{side}" if command == "extract" else command
+    for name, wanted in BY_HAND[command].items():
+        path = paths.get(name)
+        whole = Path.cwd() / path if path else None
+        found = whole.with_suffix("") if whole and name == "alignments" else whole
+        if found and found != job / wanted.format(side=side):
+            raise GateError(
+                NOT_ALLOWED, f"{command} may not work on {path}: name {wanted.format(side=side)} of the job's folder."
+            )
+    if command in PATH_OPTIONS:
+        own = ["-C", f"{stage}.ini"]  # written by the supervisor
+        at = next((at for at in range(len(words)) if list(words[at : at + 2]) == own), len(words))
+        _Words(job, stage, {}).plain([*words[:at], *words[at + 2 :]], command)
+    alignments, faces = paths.get("alignments"), paths.get("faces")
+    if command == "convert" and alignments and alignments.suffix == ".fsa" and not faces:
+        raise GateError(NOT_ALLOWED, "convert swaps only the faces that were extracted: name them with -a faces_a.")
+    shape = Shape(f"input/{source.name}", alignments.name if alignments else "", faces=faces is not None)
     try:
-        digest = Look(job, _known(job, side)).digest(path)
-        consent.see_that_it_covers(consents[side], side, digest, source)
+        made = BY_HAND[command]["faces" if command == "extract" else "output"].format(side=side)
+        _see_outputs(job, stage, {"outputs": [made]})
+        _admit_files(Admission(job, stage, consents_of(job), {}, {}, Look(job)), shape)
     except ConsentError as error:
         raise GateError(error.code, str(error)) from None
-
-
-def _known(job: Path, side: str) -> Hashes:
-    """Return what is known of a source's hashes; extract looks at all sources first."""
-    return Hashes(job / "stages" / f"extract_{side}" / "hashes.json")
+    except FileNotFoundError as error:
+        raise GateError(NOT_ALLOWED, f"{error.filename} is missing: put it there, and run it again.") from None

@@ -21,7 +21,7 @@ KEPT_OF_A_STAGE = frozenset({"spec.json", "state.json", "progress.json", "lock",
 
 def jobs_of(jobs: Path, ids: Sequence[str]) -> list[Path]:
     """Return the jobs in which something was or may be made on these consents."""
-    found = [path for path in sorted(jobs.glob("*")) if path.is_dir() and not path.is_symlink()]
+    found = [path for path in sorted(jobs.glob("*")) if path.is_dir()]  # a link's, too
     return [job for job in found if set(ids) & set(ids_of(job))]
 
 
@@ -44,14 +44,29 @@ def what(job: Path) -> list[str]:
 
 
 def remove(job: Path, ids: Sequence[str]) -> list[str]:
-    """Remove it, and leave word of it; return what was removed."""
-    names = what(job)
-    if names:
-        write_json(job / "revoked.json", {"ids": sorted(set(ids)), "time": time.time(), "removed": names})
+    """Remove it, then leave word of it, also beside that of before; return what was removed.
+
+    OSError with the first thing that could not be removed, once all else is gone.
+    """
+    names, kept = what(job), []
     for name in names:
-        path = job / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            _remove(job / name)
+        except OSError as error:
+            kept.append((name, error))
+    gone = [name for name in names if name not in {name for name, _ in kept}]
+    if gone:
+        before = read_json(job / "revoked.json")
+        known = [[str(one) for one in before.get(key) or []] for key in ("ids", "removed")]
+        word = {"ids": sorted({*known[0], *ids}), "removed": sorted({*known[1], *gone})}
+        write_json(job / "revoked.json", {**word, "time": time.time()})
+    if kept:
+        raise kept[0][1]
     return names
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

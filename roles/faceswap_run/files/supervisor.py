@@ -41,6 +41,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -51,16 +52,12 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # The interpreter is told to look nowhere but in its own library (-I), and root's folder of programs stays as it is.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
-import gate  # noqa: E402
-import purge  # noqa: E402
-from consent import MISSING  # noqa: E402
-from gate import GateError  # noqa: E402
 from records import (  # noqa: E402  # they are found only now
     Hashes,
     Json,
@@ -78,9 +75,16 @@ from versions import Versions, iterations_of  # noqa: E402
 from watch import GpuUse, Watch  # noqa: E402
 from watchdog import FROM_OUTSIDE, STOP_SECONDS, STUCK_SECONDS, Ending, Runner  # noqa: E402
 
+if TYPE_CHECKING:
+    import gate
+    import purge
+
 RESERVE_BYTES = 65536  # far more than the records of an end
 
-WRONG_PERSON = 31  # the exit code of faces/extract.py where the identity check fails
+# What a refusal ends with, also that of a script: 31 where faces/extract.py finds another person's faces.
+REFUSALS = range(20, 32)
+# The programs were compared with the role's: byte code that lies about beside them has no say.
+ISOLATED = ("-I", "-B", "-X", "pycache_prefix=/nonexistent")
 
 AGAIN = 75  # EX_TEMPFAIL: the unit starts the stage again after this exit code
 
@@ -251,6 +255,12 @@ class Stage:
                 folder.rmdir()
         return True
 
+    def set_model_aside(self) -> None:
+        """Keep a model, and its versions, of which it is not known what they were made of, out of the way."""
+        model = self.job / self.spec["model"]
+        Versions(self.folder, model, 0, [], {}).set_aside(self.job / "superseded", versions=True)
+        self._remove(model.with_name(f"{model.name}.restored"))
+
     def _shelf(self, fingerprint: Json) -> Path:
         return self.job / "superseded" / f"{self.name}-{fingerprint['digest'][:12]}"
 
@@ -290,6 +300,9 @@ class Stage:
     def prepare(self, wanted: Json) -> None:
         """Make the ground ready for a run, and write down what it will be before it begins."""
         self._clear()
+        if not self._was_cut_off(wanted):
+            for output in self.spec["outputs"]:
+                self._remove(self.job / f"{output}.parts")
         engine = self.engine()
         self.state = {
             "stage": self.name,
@@ -311,6 +324,12 @@ class Stage:
         }
         write_json(self.folder / "state.json", self.state)
         (self.folder / "reserve").write_bytes(b"\0" * RESERVE_BYTES)
+
+    def _was_cut_off(self, wanted: Json) -> bool:
+        """Tell whether a run of the same was ended from outside: what is half made is taken up only then."""
+        same = self.state.get("fingerprint", {}).get("digest") == wanted["digest"]
+        unfinished = self.state.get("finished") is None or bool(self.state.get("again"))
+        return same and unfinished and not self.state.get("complete")
 
     def _clear(self) -> None:
         """Remove half a result of an interrupted run, which would be taken for a whole one; a model goes on."""
@@ -395,7 +414,8 @@ class Stage:
         gate.shape_of(self.job, self.name, self.spec)
         engine = self.engine()
         environment = {
-            **os.environ,
+            # What would put other code into the engine's process.
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LD_"))},
             "PYTHONUNBUFFERED": "1",
             "FACESWAP_OCI_STAGE_DIR": str(self.folder),  # where an engine puts what it would write beside itself
             **engine.get("environment", {}),
@@ -415,7 +435,7 @@ class Stage:
                 if training:
                     admission.begin()
                 try:
-                    ending = self._run_until_it_ends(engine, runner, watch, training)
+                    ending = self._run_until_it_ends(engine, runner, watch, training, admission)
                 finally:
                     if training:
                         training.close(watch)
@@ -434,10 +454,9 @@ class Stage:
         """Raise GateError where the stage worked on other files than were admitted; what it made then goes."""
         try:
             admission.still_holds()
-        except GateError:
+        except gate.GateError:
             if self.iterations() is not None:
-                versions = Versions(self.folder, self.job / self.spec["model"], 0, [], {})
-                versions.set_aside(self.job / "superseded", versions=True)
+                self.set_model_aside()
             self._remove(self.folder / "made.json")
             for output in self.spec["outputs"]:
                 self._remove(self.job / output)
@@ -447,7 +466,9 @@ class Stage:
         digest = self.state["fingerprint"]["digest"]
         return Training(self.folder, self.job, self.spec, engine, digest, self.words(engine), runner)
 
-    def _run_until_it_ends(self, engine: Json, runner: Runner, watch: Watch, training: Training | None) -> Ending:
+    def _run_until_it_ends(
+        self, engine: Json, runner: Runner, watch: Watch, training: Training | None, admission: gate.Admission
+    ) -> Ending:
         """Run the command, again where that can help: a training with less memory, once what hung by itself."""
         gpus = GpuUse() if engine.get("backend") == "nvidia" else None
         hung = False
@@ -456,6 +477,8 @@ class Stage:
             use = gpus.look() if gpus else None
             if use:
                 watch.save(gpus=use)
+            if training:
+                admission.look_again()
             return training.tick(watch) if training else False
 
         while True:
@@ -560,7 +583,7 @@ class Stage:
             stopped=stopped,
             again=again and not complete,
             seal=self.seal() if complete else None,
-            refused=code if code == WRONG_PERSON and self.spec.get("script") else None,
+            refused=code if code in REFUSALS and self.spec.get("script") else None,
             sources=admission.sources,
             inputs=admission.inputs,
             outputs=made,
@@ -648,9 +671,11 @@ def start_locked(job: Path, name: str, check: bool, unit: str | None) -> Json:
     refuse_to_disturb(stage)
     try:
         # What was not read anew counts here: it is a word to the user in time. What runs is looked at in `run`.
-        answer["consents"] = gate.admit(job, name, wanted_spec, stage.hashes).about_consents()
-    except GateError as error:
-        if check and error.code == MISSING:
+        before = stage.state.get("fingerprint", {}).get("digest", wanted["digest"])
+        anew = before != wanted["digest"] or gate.has_unknown_model(job, name)
+        answer["consents"] = gate.admit(job, name, wanted_spec, stage.hashes, anew).about_consents()
+    except gate.GateError as error:
+        if check and error.code == REFUSALS[0]:
             return {**answer, "reason": f"for now, {error}", "command": []}
         raise
     if check:
@@ -658,7 +683,10 @@ def start_locked(job: Path, name: str, check: bool, unit: str | None) -> Json:
     stage.hashes.save()
     stage.check_room()
     write_json(stage.folder / "spec.json", wanted_spec)
-    if stage.set_aside(wanted) and stage.reason_to_run(wanted) is None:
+    back = stage.set_aside(wanted)
+    if gate.has_unknown_model(job, name):
+        stage.set_model_aside()
+    if back and (stage.reason_to_run(wanted) or gate.unrecorded(job, name, stage.hashes)) is None:
         return {**answer, "reason": "an earlier result of these inputs and settings was brought back"}
     stage.prepare(wanted)
     answer.update(running=True, command=stage.state["command"])
@@ -697,7 +725,7 @@ def detach(stage: Stage) -> None:
     """Start the stage's run in a session of its own; StageError if it does not begin."""
     with (stage.folder / "supervisor.log").open("w") as log:
         child = subprocess.Popen(
-            [sys.executable, "-I", __file__, "run", str(stage.job), stage.name],
+            [sys.executable, *ISOLATED, __file__, "run", str(stage.job), stage.name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -707,7 +735,7 @@ def detach(stage: Stage) -> None:
         if child.stdout.readline().strip() != b"started":
             code = child.wait()
             said = (stage.folder / "supervisor.log").read_text().strip() or "It did not start."
-            raise GateError(code, said) if code >= MISSING else StageError(said)
+            raise gate.GateError(code, said) if code in REFUSALS else StageError(said)
 
 
 def end_orphan(stage: Stage) -> None:
@@ -769,15 +797,30 @@ def purge_jobs(jobs: Path, ids: list[str], check: bool) -> Json:
     """Remove what was made on these consents in all jobs; who has units ends those before, told which by `check`."""
     found = purge.jobs_of(jobs, ids)
     answer: Json = {"changed": bool(found), "removed": {}, "stopped": []}
+    errors = []
     for job in found:
         if check:
             answer["removed"][job.name] = purge.what(job)
             continue
-        stopped = stop(job, None)["stopped"]
-        answer["stopped"] += [f"{job.name}/{name}" for name in stopped]
-        answer["removed"][job.name] = purge.remove(job, ids)
+        for step in (stop_for_purge, remove_for_purge):  # what does not end is in nobody's way
+            try:
+                step(job, ids, answer)
+            except (OSError, StageError, KeyError, ValueError) as error:
+                errors.append(f"{job.name}: {sentence(error, job)}")
     answer["changed"] = any(answer["removed"].values()) or bool(answer["stopped"])
+    if errors:
+        raise StageError(f"Not all could be purged; mend this and do it again: {' '.join(errors)}")
     return answer
+
+
+def stop_for_purge(job: Path, _: list[str], answer: Json) -> None:
+    """End what runs in a job whose consent was revoked."""
+    answer["stopped"] += [f"{job.name}/{name}" for name in stop(job, None)["stopped"]]
+
+
+def remove_for_purge(job: Path, ids: list[str], answer: Json) -> None:
+    """Remove what was made in it."""
+    answer["removed"][job.name] = purge.remove(job, ids)
 
 
 def wanted(jobs: Path) -> Json:
@@ -787,7 +830,13 @@ def wanted(jobs: Path) -> Json:
 
 def code_of(error: Exception) -> int:
     """Return the exit code for an error: a refusal has its own."""
-    return error.code if isinstance(error, GateError) else 1
+    return int(getattr(error, "code", 1)) if isinstance(error, StageError) else 1
+
+
+def take_gate() -> None:
+    """Import what most verbs need, and `status` does not, which is asked for every second."""
+    for name in ("gate", "purge"):
+        globals()[name] = importlib.import_module(name)
 
 
 def main() -> int:
@@ -806,6 +855,8 @@ def main() -> int:
         parser.error(f"{options.verb} takes {'no' if options.verb in no_stage else 'a'} STAGE or ID")
     stage_name = options.words[0] if number else ""
     try:
+        if options.verb not in ("status", "stop", "wanted"):
+            take_gate()
         if options.verb == "run":
             stage = Stage(place, stage_name)
             return stage.run(stage.take_locks())

@@ -113,7 +113,8 @@ def ask_supervisor(jobs: Path, *words: str, order: str | None = None) -> Json:
         groups = os.getgrouplist(owner.pw_name, owner.pw_gid)
         other = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": groups, "umask": 0o027}
     done = subprocess.run(
-        [sys.executable, "-I", str(SUPERVISOR), *words],
+        # Byte code that lies about beside the programs has no say.
+        [sys.executable, "-I", "-B", "-X", "pycache_prefix=/nonexistent", str(SUPERVISOR), *words],
         input=order,
         capture_output=True,
         text=True,
@@ -176,10 +177,18 @@ def keep_revocations(order: str) -> None:
 
 def purge(jobs: Path, ids: list[str]) -> Json:
     """End what runs in the jobs that had one of these consents, and remove what was made there."""
-    stopped = []
+    stopped, errors = [], []
     for job in ask_supervisor(jobs, "purge", str(jobs), *ids, "--check")["removed"]:
-        stopped += [f"{job}/{stage}" for stage in stop(jobs / job)["stopped"]]
-    answer = ask_supervisor(jobs, "purge", str(jobs), *ids)
+        try:
+            stopped += [f"{job}/{stage}" for stage in stop(jobs / job)["stopped"]]
+        except UnitError as error:  # what does not end is in nobody's way
+            errors.append(f"{job}: {error}")
+    try:
+        answer = ask_supervisor(jobs, "purge", str(jobs), *ids)
+    except UnitError as error:
+        errors.append(str(error))
+    if errors:
+        raise UnitError(" ".join(errors))
     return {
         **answer,
         "changed": answer["changed"] or bool(stopped),

@@ -342,7 +342,8 @@ def main(arguments: Sequence[str]) -> int:
     start_log(log)
     try:
         work = parse_words(options.engine, words)
-        admit_by_hand(work.source)
+        paths = {"alignments": work.alignments, "output": work.output, "model": work.model, "faces": work.faces}
+        admit_by_hand("convert", work.source, work.words, **paths)
         convert(work, options.range, options.ranges)
     except GateError as error:
         log.error("%s", error)

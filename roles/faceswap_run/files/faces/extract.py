@@ -342,7 +342,7 @@ def main(arguments: Sequence[str]) -> int:
     start_log(log)
     try:
         work = parse_words(options.engine, words)
-        admit_by_hand(work.source)
+        admit_by_hand("extract", work.source, work.words, faces=work.faces, alignments=work.alignments)
         if options.range:
             run_range(work, *options.range)
         else:

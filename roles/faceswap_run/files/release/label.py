@@ -396,13 +396,3 @@ def to_display(picture: Bytes, matrix: Sequence[int] | None) -> Bytes:
     if quarter:
         picture = picture.swapaxes(0, 1)
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def to_stored(picture: Bytes, matrix: Sequence[int] | None) -> Bytes:
-    """The inverse of `to_display`."""
-    if matrix is None:
-        return picture
-    quarter = swaps_axes(matrix)
-    a, d = (matrix[3], matrix[1]) if quarter else (matrix[0], matrix[4])
-    picture = picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    return picture.swapaxes(0, 1) if quarter else picture

@@ -572,7 +572,8 @@ def main() -> int:
         stream=sys.stdout,
     )
     try:
-        gate.admit_by_hand(args.job_folder.resolve() / args.source)
+        job = args.job_folder.resolve()
+        gate.admit_by_hand("release", job / args.source, frames=job / args.frames, output=job / args.output)
         release(
             args.job_folder.resolve(),
             args.job,

@@ -20,9 +20,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "source_a": {"type": "str"},
     "source_b": {"type": "str"},
     "dest": {"type": "str"},
+    "brought": {"type": "str", "default": ""},
     "patience_s": {"type": "int", "default": 120},
 }
-MISSING, OTHER_FILE = 20, 27
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
@@ -45,19 +45,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             return self._refuse(str(error), error.code, task_vars or {})
         except OSError as error:
             return self._refuse(
-                f"{error.filename} cannot be read ({error.strerror}): mend that.", OTHER_FILE, task_vars or {}
+                f"{error.filename} cannot be read ({error.strerror}): mend that.", consent.OTHER_FILE, task_vars or {}
             )
         result: dict[str, Any] = {"changed": False}
-        if spec["dest"]:
+        brought = " ".join([str(spec["dest"] or ""), *(found[side]["digest"] for side in "ab")])
+        if spec["dest"] and spec["brought"] != brought:
             result = self._bring(found, records, spec, task_vars)
-        return {**result, "consents": found}
+            if result.get("failed") or result.get("unreachable"):
+                return {**result, "consents": found}
+        return {**result, "consents": found, "brought": brought}
 
     def _record(self, path: str, side: str) -> Path:
         if not path:
             raise RefusedError(
                 f"There is no consent of side {side.upper()}: name its record in faceswap_run_consent_{side}; one is "
                 "made in a minute with `faceswap-oci consent new`, and signed with `faceswap-oci consent sign`.",
-                MISSING,
+                role_module(role_files(self), "consent").MISSING,
             )
         return self._path(path)
 

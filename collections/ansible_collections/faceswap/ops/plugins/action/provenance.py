@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.faceswap.ops.plugins.module_utils import audit_log, provenance
+from ansible_collections.faceswap.ops.plugins.module_utils import audit_log, label_look, provenance
 from ansible_collections.faceswap.ops.plugins.module_utils.private_files import sync_folder
 from ansible_collections.faceswap.ops.plugins.module_utils.provenance import ProvenanceError, sidecar_path
 from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate import (
@@ -35,11 +36,12 @@ from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import 
 Json = dict[str, Any]
 
 # Of the exit codes.
-REVOKED, OTHER_HASH, UNSIGNED = 24, 27, 32
+MISSING, REVOKED, OTHER_HASH, UNSIGNED = 20, 24, 27, 32
 NOT_YET = (20, 30)  # in check mode: what a run would bring or make first
 STAYS = "label.json"  # not to leave: the manifest has what it says
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # a file's name: no folder, nothing hidden
 DIGEST = re.compile(r"[0-9a-f]{64}")
+LONGER_S, LONGER = 1.0, 1.05  # what a result may last longer than its source, as containers round
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "supervisor": {"type": "str", "required": True},
@@ -47,13 +49,20 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "quarantine": {"type": "str", "required": True},
     "dest": {"type": "str", "required": True},
     "source": {"type": "str", "required": True},
+    "record_a": {"type": "str", "default": ""},
+    "record_b": {"type": "str", "default": ""},
+    "patience_s": {"type": "int", "default": 120},
     "signing_key": {"type": "str", "default": ""},
     "signing_certificate": {"type": "str", "default": ""},
 }
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
-    """Asks the host what it released, holds the fetched files against it, signs, and moves them out."""
+    """Asks the host what it released, and fetches, signs and moves it out where all that can be seen here agrees.
+
+    Who chooses the host, and what answers there, may be who wants a foreign video signed with others' consents. So
+    the host's word counts for what cannot be known here alone: records, source and label are looked at.
+    """
 
     _supports_check_mode = True
     _supports_async = False
@@ -63,13 +72,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         """Return `changed`, `certificate`, `signed_by` and the files; or `consent_code` with the sentence."""
         super().run(tmp, task_vars)
         _, spec = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        self._host = str((task_vars or {}).get("inventory_hostname", "localhost"))
-        job = Path(spec["job_dir"]).name
-        self._told: Json = {}
-        dry = bool((task_vars or {}).get("ansible_check_mode"))  # the play, of which a task may only look ahead
+        self._vars = task_vars or {}
+        self._host = str(self._vars.get("inventory_hostname", "localhost"))
+        self._given: Json = {}  # the consents, by the records that are given here
+        self._files, self._patience_s = role_files(self), spec["patience_s"]
+        check = self._task.check_mode
         try:
-            self._programs = host_programs(self, task_vars or {}, spec["supervisor"])
-            if self._task.check_mode and not self._remote_file_exists(spec["supervisor"]):
+            self._given = self._consents(spec)
+            self._programs = host_programs(self, self._vars, spec["supervisor"])
+            if check and not self._remote_file_exists(spec["supervisor"]):
                 return {"changed": True, "at_home": False, "msg": "Nothing was released yet."}
             try:
                 return self._release(spec)
@@ -78,14 +89,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             except OSError as error:
                 raise RefusedError(f"{error}: mend that and run the same command again.", UNSIGNED) from None
         except RefusedError as error:
-            if self._task.check_mode and error.code in NOT_YET:
+            if check and error.code in NOT_YET and self._given:
                 return {"changed": True, "at_home": False, "msg": str(error)}
-            if not dry:
-                entry = {"host": self._host, "event": "quarantined", "stage": "release", "job": job}
-                with suppress(audit_log.AuditError):
-                    audit_log.append({**entry, "code": error.code, "message": str(error), **self._kept(spec)})
+            self._log_refusal(spec, str(error), error.code)
             result: Json = error.task_result()
             return result
+        except AnsibleActionFail as error:
+            self._log_refusal(spec, str(error), UNSIGNED)
+            raise
+        except AnsibleError as error:
+            # The user whom an earlier task would have made: nothing of it can be there.
+            if check and re.search(r"unknown user|user \S+ does not exist", str(error)):
+                return {"changed": True, "at_home": False, "msg": "Nothing was released yet."}
+            raise
 
     def _release(self, spec: Json) -> Json:
         released = self._released(spec)
@@ -109,7 +125,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         with held(dest):
             home, seconds = at_home(dest, released, swap, signer), None
             if not home:
-                home, seconds = publish(quarantine, dest, source, released, swap, signer, self._log(released))
+                see_source(source, released, self._consent())
+                if lost := self._fetch(spec["job_dir"], quarantine):
+                    self._log_refusal(spec, str(lost.get("msg")), UNSIGNED)
+                    return lost
+                label = role_module(self._files, "release/label")
+                home, seconds = publish(quarantine, dest, source, released, swap, signer, label, self._log(released))
             clear(quarantine, released["files"])
         video = dest / released["video"]
         certificate_said = f"signed with {signer.signer!r}" if signer.is_test else f"signed by {signer.signer}"
@@ -127,10 +148,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             "msg": f"{video.name} is {certificate_said}; `faceswap-oci verify {video}` tells what it says{took}",
         }
 
+    def _consent(self) -> Any:
+        return role_module(self._files, "consent")
+
+    def _consents(self, spec: Json) -> Json:
+        """The consents of both sides by the records that are given here, which must hold today."""
+        consent = self._consent()
+        for side in "ab":
+            if not spec[f"record_{side}"]:
+                raise RefusedError(
+                    f"There is no consent of side {side.upper()}: name its record in faceswap_run_consent_{side}; "
+                    "the result stays where it is.",
+                    MISSING,
+                )
+        try:
+            records = (Path(self._loader.path_dwim(spec[f"record_{side}"])) for side in "ab")
+            found: Json = consent.pair(*records)
+            return found
+        except consent.ConsentError as error:
+            raise RefusedError(str(error), error.code) from None
+        except OSError as error:
+            raise RefusedError(f"{error}: mend that and run the same command again.", MISSING) from None
+
     def _released(self, spec: Json) -> Json:
-        """What the host says of the released job, which it has verified once more; held against our revocations."""
-        told = self._told = checked(self._programs.ask("released", spec["job_dir"]))
-        consent = role_module(role_files(self), "consent")
+        """What the host says of the released job, which it has verified once more; held against our own records."""
+        told = checked(self._programs.ask("released", spec["job_dir"]))
+        consent = self._consent()
         try:
             revoked = consent.read_revocations().ids
         except consent.ConsentError as error:
@@ -142,17 +185,62 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                     "result stays where it is.",
                     REVOKED,
                 )
+        for side, given in self._given.items():
+            found = told["consents"][side]
+            if (found["id"], found["digest"]) != (given.record.id, given.digest):
+                raise RefusedError(
+                    f"The result was made with the consent {found['id']} of side {side.upper()}, and another record "
+                    f"is given here ({given.record.id}): name the one of this job in faceswap_run_consent_{side}.",
+                    OTHER_HASH,
+                )
+            if not given.covers(told["sources"][side]):
+                raise RefusedError(
+                    f"The consent {given.record.id} of side {side.upper()} is not for the source that the result was "
+                    "made from: the result stays where it is; run the job anew with the consented file.",
+                    OTHER_HASH,
+                )
         return told
 
-    def _kept(self, spec: Json) -> Json:
-        """What lies in quarantine of whom, for the log of a refusal: it must be found when a consent is revoked."""
-        if not self._told:
-            return {}
-        folder = Path(self._loader.path_dwim(spec["quarantine"]))
-        there = {
-            str(folder / name): digest for name, digest in self._told["files"].items() if (folder / name).exists()
+    def _fetch(self, job_dir: str, quarantine: Path) -> Json | None:
+        """Bring the result into quarantine; return what a task says when the host is lost meanwhile."""
+        task = self._task.copy()
+        task.args = {
+            "src": f"{job_dir}/result",
+            "dest": str(quarantine),
+            "to": "controller",
+            "mirror": True,
+            "patience_s": self._patience_s,
         }
-        return {"consents": self._told["consents"], "outputs": there}
+        transfer = self._shared_loader_obj.action_loader.get(
+            "faceswap.ops.transfer",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        result: Json = transfer.run(task_vars=self._vars)
+        return result if result.get("unreachable") or result.get("failed") else None
+
+    def _log_refusal(self, spec: Json, message: str, code: int) -> None:
+        """Write it into the audit log, with what lies here of whom: it must be found when a consent is revoked."""
+        if self._task.check_mode:
+            return
+        folder = Path(self._loader.path_dwim(spec["quarantine"]))
+        given = {
+            side: {"id": one.record.id, "digest": one.digest, "signer": one.signer}
+            for side, one in self._given.items()
+        }
+        entry: Json = {
+            "host": self._host,
+            "event": "quarantined",
+            "stage": "release",
+            "job": Path(spec["job_dir"]).name,
+        }
+        entry |= {"code": code, "message": message, "consents": given, "outputs": lying(folder)}
+        with suppress(audit_log.AuditError):
+            audit_log.append(entry)
 
     def _log(self, released: Json) -> Any:
         """What writes the release into the audit log and returns the line's hash."""
@@ -235,24 +323,10 @@ def at_home(dest: Path, released: Json, swap: Json, signer: Credentials | None) 
     return None if found else sidecar
 
 
-def publish(
-    quarantine: Path,
-    dest: Path,
-    source: Path,
-    released: Json,
-    swap: Json,
-    signer: Credentials,
-    log: Any,
-) -> tuple[Json, float]:
-    """Sign what lies in quarantine and put it at home, the video last; return the side-car, and how long it took.
-
-    The time is that of signing, reading back and validating, in seconds.
-
-    RefusedError, ProvenanceError or OSError where anything is not as the host says: then nothing has left.
-    """
-    video = dest / released["video"]
+def see_source(source: Path, released: Json, consent: Any) -> None:
+    """RefusedError where the source here is not the one of which the host tells."""
     try:
-        if provenance.source_digest(source) != released["sources"]["a"]:
+        if consent.digest_of(source.resolve()) != released["sources"]["a"]:
             raise RefusedError(
                 f"{source} is not the source A that this result was made from, and of which its consent speaks: give "
                 "back the file with which the job was made, or run the job anew.",
@@ -264,6 +338,42 @@ def publish(
             "says.",
             UNSIGNED,
         ) from None
+    except consent.ConsentError as error:
+        raise RefusedError(str(error), error.code) from None
+
+
+def see_video(video: Any, path: Path, source: Path, label: Any, told: Json) -> None:
+    """RefusedError where an arrived video lacks its label, or cannot be of this source."""
+    if found := label_look.objection(video, label, told):
+        raise RefusedError(
+            f"{path} {found}, so that it is not signed: it stays in quarantine; run the release again.", UNSIGNED
+        )
+    lasts, least = label_look.seconds(path), None if source.is_dir() else label_look.seconds(source)
+    if lasts is not None and least is not None and lasts > max(least * LONGER, least + LONGER_S):
+        raise RefusedError(
+            f"{path} lasts {lasts:.1f} s, and source A, from which it would be made, {least:.1f} s: it stays in "
+            "quarantine; run the job anew.",
+            UNSIGNED,
+        )
+
+
+def publish(
+    quarantine: Path,
+    dest: Path,
+    source: Path,
+    released: Json,
+    swap: Json,
+    signer: Credentials,
+    label: Any,
+    log: Any,
+) -> tuple[Json, float]:
+    """Sign what lies in quarantine and put it at home, the video last; return the side-car, and how long it took.
+
+    The time is that of signing, reading back and validating, in seconds.
+
+    RefusedError, ProvenanceError or OSError where anything is not as the host says: then nothing has left.
+    """
+    video = dest / released["video"]
     asked = provenance.manifest(swap, datetime.datetime.now(datetime.UTC))
     parts: list[tuple[Path, Path]] = []  # in the order in which they get their names
     try:
@@ -277,6 +387,9 @@ def publish(
                         "command again.",
                         UNSIGNED,
                     )
+                if final == video:
+                    see_video(arrived, quarantine / name, source, label, released["label"])
+                    arrived.seek(0)
                 parts.append((part, final))
                 with provenance.new_file(part) as target:
                     if final == video:
@@ -311,6 +424,17 @@ def publish(
             part.unlink(missing_ok=True)
     sync_folder(dest)
     return sidecar, round(took, 3)
+
+
+def lying(folder: Path) -> dict[str, str]:
+    """The files in a folder with their digests; empty for what cannot be read."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.is_symlink() or not path.is_dir():
+            found[str(path)] = ""
+            with suppress(OSError), provenance.open_file(path) as stream:
+                found[str(path)] = provenance.digest_of(stream)
+    return found
 
 
 def clear(quarantine: Path, names: Iterable[str]) -> None:

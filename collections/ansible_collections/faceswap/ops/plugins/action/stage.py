@@ -22,6 +22,7 @@ from ansible_collections.faceswap.ops.plugins.plugin_utils.living_line import Li
 
 POLL_SECONDS = 1.0
 PAUSES = (1, 2, 4, 7, 10)  # seconds between tries at a host that does not answer, the last again and again
+FOUND = "It had ended when this run looked."  # the line's time is later than the end's
 NONSENSE_SECONDS = 60  # a host that goes down ends the supervisor, sudo or systemd in the middle of an answer
 OTHER_HOST = re.compile(r"host key verification failed|host identification has changed", re.IGNORECASE)
 
@@ -91,6 +92,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         }
         if answer["changed"] and self._task.diff:
             result["diff"] = {"prepared": f"{stage}: {answer['reason']}\n"}
+        if not answer["running"] and not self._task.check_mode:
+            self._log_what_nobody_saw(spec)
         if not (answer["running"] and follow):
             return result
         end = self._follow(stage)
@@ -118,8 +121,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         """Return the result where nothing of ours is on the host yet; in check mode nothing brings it."""
         return {"changed": True, "reason": reason, "stage": self._stage, "command": [], "running": False}
 
-    def _log(self, event: str, spec: dict[str, Any], end: dict[str, Any]) -> None:
-        """Add a line to the audit log; without it nothing counts as done."""
+    def _log_what_nobody_saw(self, spec: dict[str, Any]) -> None:
+        """Log the end of a stage that there is nothing to do for, unless it is known.
+
+        It came while nobody followed it, or an earlier result was brought back.
+        """
+        status = self._ask("status")
+        if status["complete"] and not status["alive"]:
+            self._log("done", spec, status, anew=False)
+
+    def _log(self, event: str, spec: dict[str, Any], end: dict[str, Any], anew: bool = True) -> None:
+        """Add a line to the audit log; without it nothing counts as done. If not `anew`, it may be there already."""
         if self._task.check_mode:
             return
         sources = {f"source {side}": sha256 for side, sha256 in (end.get("sources") or {}).items()}
@@ -137,7 +149,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             "message": (end.get("message") or "") if event != "done" else "",
         }
         try:
-            audit_log.append(entry)
+            if anew or not audit_log.knows(entry):
+                audit_log.append(entry if anew else {**entry, "message": FOUND})
         except audit_log.AuditError as error:
             raise AnsibleActionFail(str(error)) from None
 

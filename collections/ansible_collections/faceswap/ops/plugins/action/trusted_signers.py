@@ -51,6 +51,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         except (ValueError, IndexError):
             said = (done["stderr"] or done["stdout"]).strip()[-500:]
             raise AnsibleActionFail(f"No Python 3 answered (exit code {done['rc']}): {said}") from None
+        if "code" in answer:
+            return RefusedError(answer["error"], answer["code"]).task_result()
         if "error" in answer:
             raise AnsibleActionFail(answer["error"])
         result: dict[str, Any] = {"changed": answer["changed"], "path": answer["path"]}

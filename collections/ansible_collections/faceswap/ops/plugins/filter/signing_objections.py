@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.faceswap.ops.plugins.module_utils import provenance
+from ansible_collections.faceswap.ops.plugins.module_utils import label_look, provenance
 from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate import (
     CERTIFICATE,
     KEY,
@@ -18,7 +18,7 @@ from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate i
 
 
 def signing_objections(key: Any, certificate: Any = "") -> list[str]:
-    """The first thing that is wrong with a key and a certificate (paths), or with C2PA's library; else nothing.
+    """The first thing that is wrong with a key and a certificate (paths), or with the libraries; else nothing.
 
     Both empty stand for the test certificate, which is not made yet.
     """
@@ -28,6 +28,7 @@ def signing_objections(key: Any, certificate: Any = "") -> list[str]:
             return [f"{variable} is a relative path ({path}): give the whole one, which begins with / or ~."]
     try:
         provenance.library()
+        label_look.library()
         if any(paths.values()):
             provenance.try_out(credentials(paths[KEY], paths[CERTIFICATE]))
     except (CredentialError, provenance.ProvenanceError) as error:

@@ -101,6 +101,28 @@ def append(entry: Mapping[str, Any], folder: Path | None = None) -> str:
     return str(json.loads(line)["hash"])
 
 
+def knows(entry: Mapping[str, Any], folder: Path | None = None) -> bool:
+    """Whether the last line of this event, host, job and stage has the same inputs and outputs. Raises AuditError.
+
+    It takes the lines as they stand: whether they are true is what `verify` is for.
+    """
+    path = (folder or audit_folder()) / _LOG
+    same = {name: entry.get(name, FIELDS[name]) for name in ("event", "host", "job", "stage")}
+    words = [json.dumps({name: value})[1:-1].replace(": ", ":", 1).encode() for name, value in same.items()]
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise AuditError(f"The audit log {path} cannot be read ({error.strerror or error}): mend that.") from error
+    for raw in reversed(lines):
+        # Most lines are others': reading each as JSON would take longer than asking a host.
+        line = _parsed(raw + b"\n") if all(word in raw for word in words) else None
+        if line and all(line.get(name) == value for name, value in same.items()):
+            return all(entry.get(name, {}) == line[name] for name in ("inputs", "outputs"))
+    return False
+
+
 def verify(folder: Path | None = None) -> Findings | None:
     """Hold the log against its own chain and its signed head; None if there is no log yet. Raises AuditError."""
     folder = folder or audit_folder()

@@ -73,7 +73,6 @@ class Reading:
     failures: Sequence[str] = ()
     signer: str = ""
     organization: str = ""
-    algorithm: str = ""
     manifest: Json = field(default_factory=dict)
 
     @property
@@ -284,7 +283,6 @@ def read(stream: Stream, kind: str = VIDEO, roots: str = "") -> Reading | None:
         failures=tuple(str(found["code"]) for found in results.get("failure") or ()),
         signer=str(signature.get("common_name") or ""),
         organization=str(signature.get("issuer") or ""),
-        algorithm=str(signature.get("alg") or ""),
         manifest=active,
     )
 
@@ -361,7 +359,7 @@ def read_sidecar(video: Path) -> Json | None:
         return None
     except OSError as error:
         raise ProvenanceError(f"The side-car {path.name} cannot be read ({error.strerror}).") from None
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in brackets
         found = None
     if not isinstance(found, dict) or found.get("format") != SIDECAR or not isinstance(found.get("sha256"), str):
         raise ProvenanceError(f"The side-car {path.name} is damaged, or not one of faceswap-oci.")
@@ -392,19 +390,6 @@ def digest_of(stream: Stream) -> str:
     found = hashlib.file_digest(stream, "sha256").hexdigest()
     stream.seek(0)
     return found
-
-
-def source_digest(path: Path) -> str:
-    """What a record of consent calls the SHA-256 of a source: of a folder, that of its files' hashes and names."""
-    path = path.resolve()
-    if not path.is_dir():
-        with open_file(path) as stream:
-            return digest_of(stream)
-    lines = []
-    for name, found in sorted((os.fsencode(p.relative_to(path)), p) for p in path.rglob("*") if not p.is_dir()):
-        with open_file(found) as stream:
-            lines.append(f"{digest_of(stream)}  ".encode() + name + b"\n")
-    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def put(parts: Sequence[tuple[Path, Path]]) -> None:

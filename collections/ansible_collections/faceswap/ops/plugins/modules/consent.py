@@ -36,6 +36,12 @@ options:
   dest:
     description: Folder on the host for the records, which will hold nothing else. Without it no host is touched.
     type: str
+  brought:
+    description:
+      - What RV(brought) of a task before this one was. Where the same records came to the same folder by it, the host
+        is not asked again.
+    type: str
+    default: ""
   patience_s:
     description: For how many seconds a lost connection is tried again.
     type: int
@@ -66,6 +72,10 @@ consents:
   description: By side C(id), C(identity), C(digest) of the record, C(signer), C(valid_until), and C(source).
   returned: when both hold
   type: dict
+brought:
+  description: Which records are in which folder of the host now, for O(brought) of the next task.
+  returned: when both hold
+  type: str
 consent_code:
   description: Why it was refused, from 20 to 30; see M(faceswap.ops.stage).
   returned: when it was refused

@@ -10,8 +10,11 @@ module: provenance
 short_description: Sign a released video on the controller, and let it out of quarantine
 version_added: 0.1.0
 description:
-  - Asks the host what it released, which the host verifies once more, with the consents. The fetched files must have
-    the hashes that the host tells, and the source that of the record of consent.
+  - Asks the host what it released, which the host verifies once more, with the consents. Holds the answer against
+    O(record_a) and O(record_b), which are verified here, and O(source), and only then brings the result into
+    O(quarantine). The fetched files must have the hashes that the host tells.
+  - Looks for the label itself, on every frame, or on some by chance in a video of more than 1000; whoever answers in
+    the host's place cannot have a video signed without it.
   - Signs the video with a C2PA manifest, which says that it is a composite made with a trained network, of which
     source, by which engine and model and under which consents. It holds ids and hashes, and names no person, file or
     machine. Reads the signed file back and validates it.
@@ -34,7 +37,7 @@ options:
     type: str
     required: true
   quarantine:
-    description: Folder on the controller to which the job's result was brought. It is removed when all has left it.
+    description: Folder on the controller to which the job's result is brought. It is removed when all has left it.
     type: str
     required: true
   dest:
@@ -45,6 +48,18 @@ options:
     description: Source A on the controller, which becomes the manifest's ingredient.
     type: str
     required: true
+  record_a:
+    description: Record of consent of identity A on the controller, with which the job was made.
+    type: str
+    default: ""
+  record_b:
+    description: Record of consent of identity B.
+    type: str
+    default: ""
+  patience_s:
+    description: For how many seconds a lost connection is tried again.
+    type: int
+    default: 120
   signing_key:
     description:
       - Private key in PEM without a passphrase, on the curves P-256, P-384 or P-521, Ed25519, or RSA of at least 2048
@@ -58,7 +73,8 @@ options:
     type: str
     default: ""
 requirements:
-  - c2pa-python on the controller
+  - c2pa-python and cryptography on the controller, which sign
+  - av, numpy and pillow on the controller, which look for the label
 attributes:
   check_mode:
     description: Says whether something would be signed, and signs nothing.
@@ -72,13 +88,15 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Sign what was fetched, and put it at home
+- name: Fetch what was released, sign it, and put it at home
   faceswap.ops.provenance:
     supervisor: /srv/faceswap-oci/bin/supervisor.py
     job_dir: /srv/faceswap-oci/jobs/film
     quarantine: /home/jo/out/.quarantine/film
     dest: /home/jo/out/film
     source: /home/jo/media/a.mp4
+    record_a: /home/jo/media/anna.consent.yml
+    record_b: /home/jo/media/berta.consent.yml
     signing_key: /home/jo/.keys/c2pa.key
     signing_certificate: /home/jo/.keys/c2pa-chain.pem
 """
@@ -117,7 +135,9 @@ consents:
   returned: success, but in check mode
   type: dict
 consent_code:
-  description: 32 for a result that could not be signed, 27 for another source, or the code of the host's refusal.
+  description:
+    - 32 for a result that could not be signed or lacks its label, 27 for another source or record, 20 to 29 for a
+      record that does not hold here, or the code of the host's refusal.
   returned: when refused
   type: int
 """

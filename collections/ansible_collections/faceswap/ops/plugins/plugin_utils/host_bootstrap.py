@@ -11,23 +11,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+CACHE = "__pycache__"
+
 
 def other_than(folder: Path, files: Mapping[str, str]) -> str | None:
-    """Return the first Python file in a folder that is another, or any link; None if all is well."""
+    """Return the first file in a folder that is another, or any link; None if all is well.
+
+    Python runs byte code by whatever name, so every file counts. What it has cached is made anew, and goes before.
+    """
     found = {}
     for place, folders, names in os.walk(folder):
+        for name in [name for name in folders if name == CACHE and not Path(place, name).is_symlink()]:
+            shutil.rmtree(Path(place, name), ignore_errors=True)
+            if not os.path.lexists(Path(place, name)):
+                folders.remove(name)
         for name in [*folders, *names]:
             path = Path(place, name)
             shown = str(path.relative_to(folder))
             if path.is_symlink():
                 return shown
-            if path.suffix in (".py", ".so"):
+            if name == CACHE:
+                return shown
+            if not path.is_dir():
                 found[shown] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     differing = sorted(name for name in {*found, *files} if found.get(name) != files.get(name))
     return differing[0] if differing else None

@@ -69,8 +69,8 @@ def role_module(folder: Path, name: str) -> ModuleType:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the digests of all programs of the role."""
-    files = [path for path in folder.rglob("*") if path.suffix in (".py", ".so") and path.is_file()]
+    """Return the digests of all files of the role's programs, as the host has them."""
+    files = [path for path in folder.rglob("*") if host_bootstrap.CACHE not in path.parts and path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -81,6 +81,20 @@ def with_its_hash(line: dict[str, Any]) -> str:
 # --- what is written ---------------------------------------------------------------------------------------
 
 
+def test_an_end_is_known_if_the_last_line_of_its_stage_says_the_same(log: Path) -> None:
+    entry = an_entry(LINES) | {"outputs": {"model": "4" * 64}}
+    assert audit_log.knows(an_entry(2), log) and not audit_log.knows(entry, log)
+    append(entry, log)
+    assert audit_log.knows(entry, log) and not audit_log.knows(an_entry(LINES), log)
+    append(entry | {"event": "failed"}, log)
+    assert audit_log.knows(entry, log), "a failure between leaves what was made"
+    for other in ("host", "job", "stage"):
+        append(entry | {other: "another", "outputs": {}}, log)
+        assert not audit_log.knows(entry | {other: "third"}, log)
+    assert audit_log.knows(entry, log)
+    assert not audit_log.knows(entry, log / "nowhere")
+
+
 def test_an_entry_says_who_when_and_what(tmp_path: Path) -> None:
     made = append(an_entry(1), tmp_path / "state" / "audit")
     [line] = seen(tmp_path / "state" / "audit").entries

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +52,9 @@ def test_the_roles_own_programs_answer(folder: Path) -> None:
     assert programs(folder).ask("status")["stdin"] == ""
 
 
-@pytest.mark.parametrize("what", ["changed", "more", "gone", "below", "a link", "a linked folder", "a library"])
+@pytest.mark.parametrize(
+    "what", ["changed", "more", "gone", "below", "a link", "a linked folder", "a library", "byte code"]
+)
 def test_other_programs_are_not_asked(folder: Path, what: str) -> None:
     known = programs(folder)
     if what == "changed":
@@ -67,6 +71,8 @@ def test_other_programs_are_not_asked(folder: Path, what: str) -> None:
     elif what == "a linked folder":
         (folder / "faces").rename(folder.parent / "faces")
         (folder / "faces").symlink_to(folder.parent / "faces")
+    elif what == "byte code":  # which Python runs without a source, too
+        (folder / "faces" / "tempfile.pyc").write_text("")
     else:
         (folder / "neighbour.so").write_text("")
     with pytest.raises(RefusedError) as raised:
@@ -86,7 +92,13 @@ def test_byte_code_that_lies_about_is_not_run(folder: Path) -> None:
     py_compile.compile(str(source), str(cached), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     source.write_text("N = 1")
     assert stat.st_size == source.stat().st_size and cached.exists()
+    (folder / "faces" / "__pycache__").mkdir()
     assert programs(folder).ask("status")["n"] == 1
+    assert not list(folder.rglob("__pycache__")), "children find it, which are started without our flags"
+    (folder.parent / "elsewhere").mkdir()
+    (folder / "__pycache__").symlink_to(folder.parent / "elsewhere")
+    with pytest.raises(RefusedError):
+        programs(folder).ask("status")
 
 
 def test_a_program_of_another_name_is_not_asked(folder: Path) -> None:
@@ -152,6 +164,26 @@ def test_the_demos_records_hold_and_one_for_both_sides_does_not(monkeypatch: pyt
     assert action(monkeypatch, consent, **{**spec, "record_b": spec["record_a"]}).run()["consent_code"] == 28
 
 
+def test_each_job_gets_the_consents_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[str] = []
+
+    def bring(*args: Any) -> dict[str, Any]:
+        came.append(args[-2]["dest"])
+        return {"changed": True}
+
+    monkeypatch.setattr(consent.ActionModule, "_bring", bring)
+    demo = Path(__file__).parents[6] / "demo" / "consent"
+    spec: dict[str, Any] = {f"record_{side}": str(demo / f"{side}.yml") for side in "ab"}
+    spec |= {"source_a": None, "source_b": None}
+    said = ""
+    for job in ("one", "one", "two", "one"):
+        result = action(monkeypatch, consent, **spec, dest=f"/jobs/{job}", brought=said).run()
+        said = result["brought"]
+    assert came == ["/jobs/one", "/jobs/two", "/jobs/one"]
+    monkeypatch.setattr(consent.ActionModule, "_bring", lambda *_: {"unreachable": True})
+    assert "brought" not in action(monkeypatch, consent, **spec, dest="/jobs/three", brought=said).run()
+
+
 def test_a_host_gets_the_lists_of_the_controller_and_keeps_the_newer_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +203,54 @@ def test_a_host_gets_the_lists_of_the_controller_and_keeps_the_newer_one(
     order["revocations"] = {"text": "serial: 10\n", "sig": "ten"}
     assert trust_end.bring(order)["changed"]
     assert (folder / "revoked.yml").read_text() == "serial: 10\n"
+
+
+def revoked(serial: int, *ids: str) -> dict[str, str]:
+    module = host_programs.role_module(host_programs.role_files(), "consent")
+    days = dict.fromkeys(ids, datetime.date(2026, 11, 23))
+    return {"text": module.dump_revocations(module.Revocations(serial, days)), "sig": f"of {serial}"}
+
+
+def test_no_record_on_a_hosts_list_is_lost_to_another_controllers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_end.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path)))
+    monkeypatch.setattr(trust_end.os, "geteuid", lambda: 1234)
+    order: dict[str, Any] = {"allowed_signers": "jo@x key\n", "check": False, "revocations": revoked(2, "a", "b")}
+    assert trust_end.bring(order)["changed"]
+    for serial, lost in ((1, "c"), (2, "c"), (3, "b")):
+        answer = trust_end.bring(order | {"revocations": revoked(serial, "a", "c"), "allowed_signers": "x"})
+        assert answer["code"] == 29 and "have parted" in answer["error"] and f"lacks {lost} " in answer["error"]
+    kept = tmp_path / ".config" / "faceswap-oci"
+    assert (kept / "revoked.yml").read_text() == order["revocations"]["text"]
+    assert (kept / "allowed_signers").read_text() == "jo@x key\n"
+    assert trust_end.bring(order | {"revocations": revoked(4, "a", "b", "c")})["changed"]
+
+
+def test_the_jobs_user_can_read_what_root_brought_under_any_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_end, "SYSTEM", tmp_path / "etc")
+    monkeypatch.setattr(trust_end.os, "geteuid", lambda: 0)
+    order = {"allowed_signers": "jo@x key\n", "check": False, "revocations": revoked(1, "a")}
+    before = os.umask(0o077)
+    try:
+        trust_end.bring(order)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "etc", *(tmp_path / "etc").iterdir())}
+        assert modes == {"etc": 0o755, "allowed_signers": 0o644, "revoked.yml": 0o644, "revoked.yml.sig": 0o644}
+        (tmp_path / "etc").chmod(0o700)  # as an earlier version left it
+        assert not trust_end.bring(order)["changed"]
+        assert (tmp_path / "etc").stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
+
+
+def test_a_list_on_the_host_that_is_no_text_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust_end, "SYSTEM", tmp_path)
+    monkeypatch.setattr(trust_end.os, "geteuid", lambda: 0)
+    (tmp_path / "allowed_signers").write_bytes(b"jo@x key J\xf6\n")
+    assert trust_end.bring({"allowed_signers": "jo@x key\n", "check": False, "revocations": None})["changed"]
+    assert (tmp_path / "allowed_signers").read_text() == "jo@x key\n"
 
 
 def test_who_trusts_nobody_leaves_the_host_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.faceswap.ops.plugins.action import provenance as action
 from ansible_collections.faceswap.ops.plugins.filter.signing_objections import signing_objections
-from ansible_collections.faceswap.ops.plugins.module_utils import provenance, signing_certificate
+from ansible_collections.faceswap.ops.plugins.module_utils import label_look, provenance, signing_certificate
 from ansible_collections.faceswap.ops.plugins.module_utils.provenance import ProvenanceError, Reading
 from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate import (
     TEST_NAME,
@@ -28,10 +29,24 @@ from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate i
     read_credentials,
     throwaway_credentials,
 )
+from ansible_collections.faceswap.ops.plugins.plugin_utils import host_programs
 from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import RefusedError
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from signed_video import CLIP, KEYS, NOW, asked, boxes, flipped, make_signer, released, sign
+from signed_video import (
+    CLIP,
+    KEYS,
+    NOW,
+    asked,
+    boxes,
+    flipped,
+    label_module,
+    labelled,
+    make_signer,
+    released,
+    sha256,
+    sign,
+)
 
 C2PA_KINDS = ("es256", "es384", "es512", "ps256", "ed25519")
 REPOSITORY = Path(__file__).parents[6]
@@ -47,6 +62,13 @@ def signed(tmp_path_factory: pytest.TempPathFactory, test_signer: Credentials) -
     target = tmp_path_factory.mktemp("signed") / "job.mp4"
     sign(CLIP, target, test_signer)
     return target
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a host would release: some of the clip, with the label."""
+    Job.clip = labelled(tmp_path_factory.mktemp("labelled") / "clip.mp4")
+    return Job.clip
 
 
 def read(path: Path, roots: str = "") -> Reading | None:
@@ -141,6 +163,13 @@ def test_a_missing_library_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert "C2PA library is missing" in found
 
 
+@pytest.mark.parametrize("name", ["av", "numpy", "PIL.Image"])
+def test_what_the_label_is_looked_for_with_is_told_at_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    (found,) = signing_objections("", "")
+    assert "whether a result carries its label" in found and name in found
+
+
 def test_without_a_key_nothing_is_made_while_planning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signing_certificate, "state_home", lambda: tmp_path / "state")
     assert signing_objections("", "") == []
@@ -190,7 +219,7 @@ def test_the_manifest_says_what_was_done_and_names_nobody(signed: Path) -> None:
         {"side": "a", "id": "consent-a", "sha256": "a" * 64},
         {"side": "b", "id": "consent-b", "sha256": "b" * 64},
     ]
-    assert found.swap["sources"][0]["sha256"] == provenance.source_digest(CLIP)
+    assert found.swap["sources"][0]["sha256"] == sha256(CLIP)
     whole = json.dumps(found.manifest)
     for private in ("example.org", "clipA", "job.mp4", str(Path.home()), os.uname().nodename):
         assert private not in whole
@@ -278,6 +307,8 @@ def test_what_c2pa_leaves_out_of_its_hash_is_as_told(signed: Path, tmp_path: Pat
 class Job:
     """A fetched result in quarantine, and what the host says of it."""
 
+    clip = CLIP
+
     def __init__(self, folder: Path, signer: Credentials) -> None:
         self.quarantine, self.dest, self.signer = folder / ".quarantine" / "job", folder / "job", signer
         self.log: list[dict[str, str]] = []
@@ -286,10 +317,10 @@ class Job:
 
     def fetch(self, report: str = "report") -> None:
         self.quarantine.mkdir(parents=True, exist_ok=True)
-        shutil.copy(CLIP, self.quarantine / "job.mp4")
+        shutil.copy(self.clip, self.quarantine / "job.mp4")
         (self.quarantine / "report.html").write_text(report)
         (self.quarantine / "label.json").write_text("{}")
-        files = {path.name: provenance.source_digest(path) for path in self.quarantine.iterdir()}
+        files = {path.name: sha256(path) for path in self.quarantine.iterdir()}
         self.told = action.checked({**released(), "files": files})
         self.swap = provenance.swap_assertion(self.told, "0" * 40)
 
@@ -298,8 +329,15 @@ class Job:
             self.log.append(dict(outputs))
             return "1" * 64
 
-        sidecar, _ = action.publish(self.quarantine, self.dest, source, self.told, self.swap, self.signer, log)
+        sidecar, _ = action.publish(
+            self.quarantine, self.dest, source, self.told, self.swap, self.signer, label_module(), log
+        )
         return sidecar
+
+    def put(self, video: Path) -> None:
+        """Release another video, of which the host's account is right."""
+        shutil.copy(video, self.quarantine / "job.mp4")
+        self.told["files"]["job.mp4"] = sha256(video)
 
     def at_home(self, signer: Credentials | None = None) -> bool:
         return action.at_home(self.dest, self.told, self.swap, signer or self.signer) is not None
@@ -318,7 +356,7 @@ def test_a_result_leaves_quarantine_signed_and_is_not_signed_again(job: Job) -> 
     assert not job.at_home()
     sidecar = job.publish()
     assert names(job.dest) == {"job.mp4", "job.mp4.provenance.json", "report.html"}
-    assert sidecar["sha256"] == provenance.source_digest(job.dest / "job.mp4")
+    assert sidecar["sha256"] == sha256(job.dest / "job.mp4")
     assert sidecar == json.loads((job.dest / "job.mp4.provenance.json").read_text())
     assert sidecar["audit"] == "1" * 64
     assert "proves nothing" in sidecar["certificate"]["note"]
@@ -410,12 +448,12 @@ def test_a_run_cut_off_while_it_publishes_is_made_good_by_the_next(
 
 
 def test_what_the_host_did_not_release_stays_in_quarantine(job: Job) -> None:
-    (job.quarantine / "job.mp4").write_bytes(CLIP.read_bytes() + b"\0")
+    (job.quarantine / "job.mp4").write_bytes(job.clip.read_bytes() + b"\0")
     with pytest.raises(RefusedError, match="not what the host released") as refused:
         job.publish()
     assert refused.value.code == 32
     (job.quarantine / "job.mp4").unlink()
-    (job.quarantine / "job.mp4").symlink_to(CLIP)
+    (job.quarantine / "job.mp4").symlink_to(job.clip)
     with pytest.raises(OSError):
         job.publish()
     (job.quarantine / "job.mp4").unlink()
@@ -425,12 +463,69 @@ def test_what_the_host_did_not_release_stays_in_quarantine(job: Job) -> None:
 
 
 def test_another_source_is_refused(job: Job, tmp_path: Path) -> None:
+    consent = host_programs.role_module(host_programs.role_files(), "consent")
+    action.see_source(CLIP, job.told, consent)
     with pytest.raises(RefusedError) as refused:
-        job.publish(CLIP.with_name("clipB.mp4"))
+        action.see_source(CLIP.with_name("clipB.mp4"), job.told, consent)
     assert refused.value.code == 27
     with pytest.raises(RefusedError, match="put it back"):
-        job.publish(tmp_path / "none.mp4")
-    assert names(job.dest) == set()
+        action.see_source(tmp_path / "none.mp4", job.told, consent)
+
+
+def test_a_folder_is_the_source_that_its_record_says(job: Job, tmp_path: Path) -> None:
+    """By the one way to name a folder's content, in which `\\` and line ends are written otherwise."""
+    consent = host_programs.role_module(host_programs.role_files(), "consent")
+    for name in ("a\\b.png", "c\nd.png"):
+        (tmp_path / name).write_text(name)
+    job.told["sources"]["a"] = consent.digest_of(tmp_path)
+    action.see_source(tmp_path, job.told, consent)
+    (tmp_path / "link").symlink_to("none")
+    with pytest.raises(RefusedError) as refused:
+        action.see_source(tmp_path, job.told, consent)
+    assert refused.value.code == 30
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"without": range(30)}, "on 30 of the 30 frames"),
+        ({"without": [17]}, "on 1 of the 30 frames"),
+        ({"opacity": 0.4}, "on 30 of the 30 frames"),
+    ],
+)
+def test_a_video_without_the_label_is_not_signed_whatever_the_host_says(
+    job: Job, tmp_path: Path, how: dict[str, Any], said: str
+) -> None:
+    job.put(labelled(tmp_path / "other.mp4", **how))
+    with pytest.raises(RefusedError, match=said) as refused:
+        job.publish()
+    assert refused.value.code == 32 and names(job.dest) == set() and job.log == []
+
+
+def test_a_label_that_tells_nothing_is_not_signed(job: Job) -> None:
+    job.told["label"] = {**job.told["label"], "text": "Holidays"}
+    with pytest.raises(RefusedError, match="no label that tells that AI made it"):
+        job.publish()
+
+
+def test_of_a_long_video_more_is_looked_at_than_can_be_foreseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_look, "ALL_UNTIL", 10)
+    monkeypatch.setattr(label_look, "SAMPLE", 3)
+    foreseen = {n + near for n in label_look.spread(30) for near in (0, 1)}
+    video = labelled(tmp_path / "long.mp4", without=set(range(30)) - foreseen)
+    style = label_module().from_record(released()["label"])
+    assert label_look.count(video, label_module(), [style], as_drawn=True) == (5, [5])
+    assert "does not carry" in str(label_look.objection(video, label_module(), released()["label"]))
+
+
+def test_a_video_that_lasts_longer_than_its_source_is_not_signed(job: Job, tmp_path: Path) -> None:
+    short = labelled(tmp_path / "short.mp4", frames=5)
+    job.put(labelled(tmp_path / "long.mp4", frames=60))
+    with pytest.raises(RefusedError, match=r"lasts 2\.4 s"):
+        job.publish(short)
+    job.publish(tmp_path)  # of a folder of images that is not known
 
 
 def test_a_signature_that_does_not_hold_stays_in_quarantine(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,9 +537,12 @@ def test_a_signature_that_does_not_hold_stays_in_quarantine(job: Job, monkeypatc
 
 
 def test_what_c2pa_cannot_sign_stays_in_quarantine(job: Job) -> None:
-    (job.quarantine / "job.mp4").write_text("no video")
-    job.told["files"]["job.mp4"] = provenance.source_digest(job.quarantine / "job.mp4")
     with pytest.raises(ProvenanceError, match="stays in quarantine"):
+        job.signer = replace(job.signer, chain=b"nonsense")
+        job.publish()
+    (job.quarantine / "job.mp4").write_text("no video")
+    job.told["files"]["job.mp4"] = sha256(job.quarantine / "job.mp4")
+    with pytest.raises(RefusedError, match=r"cannot be played .* stays in quarantine"):
         job.publish()
     assert names(job.dest) == set()
 
@@ -454,7 +552,7 @@ def test_a_log_that_cannot_be_written_lets_nothing_out(job: Job) -> None:
         raise RefusedError("The audit log cannot be written.", 32)
 
     with pytest.raises(RefusedError):
-        action.publish(job.quarantine, job.dest, CLIP, job.told, job.swap, job.signer, log)
+        action.publish(job.quarantine, job.dest, CLIP, job.told, job.swap, job.signer, label_module(), log)
     assert names(job.dest) == set()
 
 
@@ -499,6 +597,9 @@ class Task:
             "quarantine": str(self.job.quarantine),
             "dest": str(self.job.dest),
             "source": str(CLIP),
+            "record_a": "a.yml",
+            "record_b": "b.yml",
+            "patience_s": 120,
             "signing_key": key,
             "signing_certificate": chain,
         }
@@ -510,11 +611,51 @@ class Task:
         self.plugin._loader = SimpleNamespace(path_dwim=str)
         self.plugin._remote_file_exists = lambda _: self.there
         self.revoked: dict[str, datetime.date] = {}
+        self.given: Any = {side: self.consent(side) for side in "ab"}
+        self.fetched: list[dict[str, Any]] = []
+        self.fetch: Any = {"changed": True}
+        shutil.move(self.job.quarantine, folder / "result")
         consent = SimpleNamespace(
-            read_revocations=lambda: SimpleNamespace(ids=self.revoked), ConsentError=RefusedError
+            read_revocations=lambda: SimpleNamespace(ids=self.revoked),
+            pair=self.pair,
+            digest_of=sha256,
+            ConsentError=RefusedError,
         )
-        monkeypatch.setattr(action, "role_module", lambda *_: consent)
+        self.result = folder / "result"
+        modules = {"consent": consent, "release/label": label_module()}
+        monkeypatch.setattr(action, "role_module", lambda _, name: modules[name])
+        self.plugin._connection = self.plugin._play_context = self.plugin._templar = None
+        loader = SimpleNamespace(get=self.transfer)
+        self.plugin._shared_loader_obj = SimpleNamespace(action_loader=loader)
         monkeypatch.setattr(action, "host_programs", lambda *_: SimpleNamespace(ask=self.ask))
+
+    def consent(self, side: str) -> SimpleNamespace:
+        """A consent as the record on the controller gives it."""
+        told, digests = released()["consents"][side], [released()["sources"][side]]
+        return SimpleNamespace(
+            record=SimpleNamespace(id=told["id"]),
+            digest=told["digest"],
+            signer=told["signer"],
+            covers=lambda digest: digest in digests,
+        )
+
+    def pair(self, a: Path, b: Path) -> Any:
+        assert (str(a), str(b)) == ("a.yml", "b.yml")
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+    def transfer(self, name: str, task: Any, **_: Any) -> Any:
+        assert name == "faceswap.ops.transfer"
+
+        def run(task_vars: Any) -> Any:
+            self.fetched.append(task.args)
+            shutil.copytree(self.result, self.job.quarantine, dirs_exist_ok=True)
+            if isinstance(self.fetch, Exception):
+                raise self.fetch
+            return self.fetch
+
+        return SimpleNamespace(run=run)
 
     def ask(self, verb: str, job_dir: str) -> dict[str, Any]:
         """What the host answers, as `host_programs` gives it."""
@@ -529,7 +670,9 @@ class Task:
         return "2" * 64
 
     def run(self) -> dict[str, Any]:
-        self.plugin._task = SimpleNamespace(check_mode=self.check or self.play_check)
+        task = SimpleNamespace(check_mode=self.check or self.play_check)
+        task.copy = lambda: SimpleNamespace(args={})
+        self.plugin._task = task
         result: dict[str, Any] = self.plugin.run(
             task_vars={"inventory_hostname": "studio", "ansible_check_mode": self.play_check}
         )
@@ -550,6 +693,9 @@ def test_the_task_signs_once_and_says_with_what(task: Task) -> None:
     assert "TEST certificate: proves nothing" in first["msg"]
     assert re.search(r"; signing took \d+\.\d\d s$", first["msg"]) and first["seconds"] < 5
     assert not task.job.quarantine.exists()
+    (fetched,) = task.fetched
+    assert (fetched["src"], fetched["dest"]) == ("/srv/jobs/job/result", str(task.job.quarantine))
+    assert (fetched["to"], fetched["mirror"]) == ("controller", True)
     (line,) = task.log
     assert (line["event"], line["job"], line["host"]) == ("released", "job", "studio")
     assert line["outputs"][str(task.job.dest / "job.mp4")] == first["sha256"]
@@ -563,7 +709,7 @@ def test_the_task_signs_once_and_says_with_what(task: Task) -> None:
         and second["seconds"] is None
         and "took" not in second["msg"]
         and second["sha256"] == first["sha256"]
-        and len(task.log) == 1
+        and len(task.log) == len(task.fetched) == 1
     )
 
 
@@ -597,7 +743,8 @@ def test_a_refusal_is_told_with_its_code_and_logged(task: Task, look: bool) -> N
     task.check = look
     task.answer = RefusedError("The consent of A was revoked.", 24)
     assert task.run() == {"failed": True, "msg": "The consent of A was revoked.", "consent_code": 24}
-    assert [(line["event"], line["code"]) for line in task.log] == [("quarantined", 24)]
+    assert [(line["event"], line["code"]) for line in task.log] == ([] if look else [("quarantined", 24)])
+    assert task.fetched == []
 
 
 def test_a_failed_signature_is_told_with_32(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -622,7 +769,67 @@ def test_what_was_revoked_here_does_not_leave_whatever_the_host_says(task: Task)
     task.revoked = {"consent-b": datetime.date(2026, 11, 1)}
     refused = task.run()
     assert refused["consent_code"] == 24 and "consent-b of side B was revoked on 2026-11-01" in refused["msg"]
-    assert names(task.job.dest) == set() and task.job.quarantine.is_dir()
+    assert names(task.job.dest) == set() and task.fetched == []
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("what", ["id", "digest", "source"])
+def test_another_consent_than_the_one_given_here_brings_nothing(task: Task, side: str, what: str) -> None:
+    given = task.given[side]
+    if what == "id":
+        given.record.id = "another"
+    elif what == "digest":
+        given.digest = "0" * 64
+    else:
+        given.covers = lambda _: False
+    assert task.run()["consent_code"] == 27
+    assert task.fetched == [] and names(task.job.dest) == set()
+    (line,) = task.log
+    assert line["event"] == "quarantined" and line["consents"]["a"]["id"] and line["outputs"] == {}
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_without_consents_that_hold_here_the_host_is_not_even_asked(task: Task, check: bool) -> None:
+    task.play_check, task.answer = check, AssertionError("asked")
+    task.given = RefusedError("The signature of side A is missing.", 20)
+    assert task.run() == {"failed": True, "msg": "The signature of side A is missing.", "consent_code": 20}
+    task.spec["record_b"] = ""
+    assert "faceswap_run_consent_b" in task.run()["msg"]
+    assert len(task.log) == (0 if check else 2) and task.fetched == []
+
+
+def test_another_source_brings_nothing(task: Task) -> None:
+    task.spec["source"] = str(CLIP.with_name("clipB.mp4"))
+    assert task.run()["consent_code"] == 27 and task.fetched == []
+
+
+def test_what_lies_in_quarantine_after_a_refusal_is_logged(task: Task, tmp_path: Path) -> None:
+    labelled(task.result / "job.mp4", without=[3])
+    task.job.told["files"]["job.mp4"] = sha256(task.result / "job.mp4")
+    assert task.run()["consent_code"] == 32
+    task.answer = RefusedError("The host knows of a revocation.", 24)  # and tells nothing else
+    assert task.run()["consent_code"] == 24
+    for line in task.log:
+        assert line["consents"]["b"] == {"id": "consent-b", "digest": "b" * 64, "signer": "berta@example.org"}
+        assert line["outputs"][str(task.job.quarantine / "job.mp4")] == task.job.told["files"]["job.mp4"]
+
+
+def test_a_host_that_is_lost_meanwhile_is_told_and_what_came_is_logged(task: Task) -> None:
+    task.fetch = {"unreachable": True, "msg": "The connection was lost."}
+    assert task.run() == task.fetch
+    task.fetch = AnsibleActionFail("The disk is full.")
+    with pytest.raises(AnsibleActionFail, match="disk is full"):
+        task.run()
+    assert [line["message"] for line in task.log] == ["The connection was lost.", "The disk is full."]
+    assert all(line["outputs"] for line in task.log) and names(task.job.dest) == set()
+
+
+def test_a_user_who_is_yet_to_be_made_is_no_reason_in_check_mode(task: Task) -> None:
+    task.play_check, task.answer = True, AnsibleError("sudo: unknown user faceswap")
+    assert task.run()["changed"]
+    task.play_check = False
+    with pytest.raises(AnsibleError):
+        task.run()
 
 
 def test_only_what_left_quarantine_is_cleared(tmp_path: Path) -> None:

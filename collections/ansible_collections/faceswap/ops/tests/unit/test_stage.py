@@ -53,6 +53,7 @@ class Host:
         monkeypatch.setattr(stage, "host_programs", lambda *_: self.action._programs)
         monkeypatch.setattr(stage, "controllers_revocations", lambda _: None)
         monkeypatch.setattr(stage.audit_log, "append", self.logged.append)
+        monkeypatch.setattr(stage.audit_log, "knows", lambda entry: entry["outputs"] == {"model": "known"})
         monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(stage, "LivingLine", lambda host, columns: self.line)
@@ -118,6 +119,33 @@ def test_a_stage_is_followed_or_only_started(monkeypatch: pytest.MonkeyPatch, fo
     told, order = host.orders[0]
     assert told["words"] == ["start", "/jobs/anna", "train"] and order["spec"] == {"stage": "train"}
     assert [entry["event"] for entry in host.logged] == (["done"] if follow else [])
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize(
+    ("reason", "end", "logged"),
+    [
+        ("nothing changed", {"outputs": {"model": "new"}}, 1),
+        ("nothing changed", {"outputs": {"model": "known"}}, 0),
+        ("an earlier result of these inputs and settings was brought back", {"outputs": {"model": "new"}}, 1),
+        ("nothing changed", {"outputs": {"model": "new"}, "complete": False}, 0),
+    ],
+)
+def test_an_end_that_nobody_followed_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, follow: bool, reason: str, end: dict[str, Any], logged: int
+) -> None:
+    answer = {"changed": reason != "nothing changed", "reason": reason, "command": ["x"], "running": False}
+    host = Host(monkeypatch, iter([answer, {**ENDED, "sources": {"a": "00"}, **end}]))
+    assert "failed" not in host.run(monkeypatch, follow=follow)
+    assert [(entry["event"], entry["inputs"], entry["message"]) for entry in host.logged] == [
+        ("done", {"source a": "00"}, stage.FOUND)
+    ] * logged
+
+
+def test_in_check_mode_an_end_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, iter([{"changed": False, "reason": "nothing changed", "command": [], "running": False}]))
+    monkeypatch.setattr(host.action, "_remote_file_exists", lambda _: True)
+    assert not host.run(monkeypatch, follow=True, check=True)["changed"] and not host.logged
 
 
 @pytest.mark.parametrize("when", ["at the start", "at the end"])
