@@ -139,6 +139,7 @@ def make_signer(
     leaf = builder.sign(root_key, hashes.SHA256())
     signer = Signer(folder / "key.pem", folder / "chain.pem", folder / "root.pem")
     signer.key.write_bytes(key.private_bytes(Encoding.PEM, form, NoEncryption()))
+    signer.key.chmod(0o600)
     signer.root.write_bytes(root.public_bytes(Encoding.PEM))
     signer.chain.write_bytes(leaf.public_bytes(Encoding.PEM) + root.public_bytes(Encoding.PEM))
     return signer

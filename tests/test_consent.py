@@ -371,6 +371,8 @@ def test_one_person_cannot_be_on_both_sides(trust: Trust, source: Path, tmp_path
     first = record(trust, source, identity="  ANNA ")
     refused(28, lambda: c.pair(first, again), "one person")
     assert set(c.pair(both, again)) == {"a", "b"}
+    same_picture = trust.record(source, "b", reference=trust.reference(both), identity="Somebody else")
+    refused(28, lambda: c.pair(both, same_picture), "the same reference picture")
 
 
 def test_nobody_but_the_users_own_folder_says_whom_to_trust(

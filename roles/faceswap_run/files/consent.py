@@ -680,11 +680,19 @@ def _reference(path: Path, record: Record, shown: str) -> Path:
 def see_that_they_differ(a: Consent, b: Consent) -> None:
     """Raise ConsentError (28) where both sides are one person."""
     first, second = a.record, b.record
-    same = first.id == second.id or first.reference.sha256 == second.reference.sha256
-    if same or " ".join(first.identity.split()).casefold() == " ".join(second.identity.split()).casefold():
+    same = first.id == second.id or (
+        " ".join(first.identity.split()).casefold() == " ".join(second.identity.split()).casefold()
+    )
+    if same:
         raise ConsentError(
             NOT_COVERED,
             f"Sides A and B are one person, {first.identity} ({first.id} and {second.id}): name the records of two.",
+        )
+    if first.reference.sha256 == second.reference.sha256:
+        raise ConsentError(
+            NOT_COVERED,
+            f"Consents {first.id} and {second.id} have the same reference picture ({first.reference.name}), and so count as "
+            "one person: give each record a picture of its own person.",
         )
 
 

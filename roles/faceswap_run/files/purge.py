@@ -1,6 +1,7 @@
 """What is removed from the jobs of a host when a consent is revoked: media, faces, models, frames and results.
 
-What stays are the records themselves and a `revoked.json` that says what happened, so that nobody wonders.
+With them go the record and the picture of who revoked. What stays is the other person's, and a `revoked.json` that
+says what happened, so that nobody wonders.
 Standard library only, Python 3.9 or newer.
 """
 
@@ -28,17 +29,23 @@ def jobs_of(jobs: Path, ids: Sequence[str]) -> list[Path]:
 def ids_of(job: Path) -> Iterator[str]:
     """Yield the ids of all consents that a job had, by its records and by what was made on them."""
     for record in job.glob("consent/?.yml"):
-        # No matter who signed it, or whether it can be read as a whole.
-        yield from re.findall(r'^id: "([^"\\]*)"', record.read_text(encoding="utf-8", errors="replace"), re.M)
+        yield from _ids_in(record)
     for pattern in ("stages/*/made.json", "stages/*/state.json", "superseded/*/made.json", "superseded/*/state.json"):
         for path in job.glob(pattern):
             consents = read_json(path).get("consents") or {}
             yield from (str(one.get("id")) for one in consents.values() if isinstance(one, dict))
 
 
-def what(job: Path) -> list[str]:
+def _ids_in(record: Path) -> list[str]:
+    """Return the ids in a record, no matter who signed it, or whether it can be read as a whole."""
+    return re.findall(r'^id: "([^"\\]*)"', record.read_text(encoding="utf-8", errors="replace"), re.M)
+
+
+def what(job: Path, ids: Sequence[str]) -> list[str]:
     """Return what would be removed from a job."""
-    found = [path for path in job.iterdir() if path.name not in KEPT]
+    sides = [record.stem for record in job.glob("consent/?.yml") if set(ids) & set(_ids_in(record))]
+    found = [path for side in sides for path in job.glob(f"consent/{side}.*")]
+    found += [path for path in job.iterdir() if path.name not in KEPT]
     found += [path for path in job.glob("stages/*/*") if path.name not in KEPT_OF_A_STAGE]
     return sorted(str(path.relative_to(job)) for path in found)
 
@@ -48,7 +55,7 @@ def remove(job: Path, ids: Sequence[str]) -> list[str]:
 
     OSError with the first thing that could not be removed, once all else is gone.
     """
-    names, kept = what(job), []
+    names, kept = what(job, ids), []
     for name in names:
         try:
             _remove(job / name)

@@ -800,7 +800,7 @@ def purge_jobs(jobs: Path, ids: list[str], check: bool) -> Json:
     errors = []
     for job in found:
         if check:
-            answer["removed"][job.name] = purge.what(job)
+            answer["removed"][job.name] = purge.what(job, ids)
             continue
         for step in (stop_for_purge, remove_for_purge):  # what does not end is in nobody's way
             try:

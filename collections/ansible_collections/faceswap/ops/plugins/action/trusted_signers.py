@@ -41,6 +41,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             return RefusedError(str(error), error.code).task_result()
         if content is None:
             return {"changed": False, "msg": "Nobody is trusted on the controller."}
+        if self._connection.transport == "local" and not self._connection.become:
+            # The host is the controller, and who runs the jobs there looks where we did.
+            return {"changed": False, "path": str(consent.trust_folder())}
         order: dict[str, Any] = {"allowed_signers": content.decode("utf-8", "replace"), "revocations": revocations}
         order["check"] = self._task.check_mode
         program = Path(trust_end.__file__).read_text(encoding="utf-8")

@@ -159,6 +159,8 @@ def _read_key(path: Path) -> PrivateKey:
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise CredentialError(f"{path} is no private key in PEM: check {KEY}.") from None
+    if path.stat().st_mode & 0o077:
+        raise CredentialError(f"Others than its owner may read the key {path}: run `chmod 600 {path}`.")
     if not isinstance(key, EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey):
         raise CredentialError(f"The key {path} is of a kind that C2PA does not sign with: {_KINDS}.")
     return key

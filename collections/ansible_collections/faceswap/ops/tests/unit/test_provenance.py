@@ -145,6 +145,8 @@ def test_what_is_no_key_or_certificate_is_told(tmp_path: Path) -> None:
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("nonsense")
     assert "no private key" in objection(tmp_path, key=nonsense)
+    signer.key.chmod(0o640)
+    assert f"run `chmod 600 {signer.key}`" in objection(tmp_path, key=signer.key, chain=signer.chain)
     assert "no certificate" in objection(tmp_path, chain=nonsense)
     assert "There is no file" in objection(tmp_path, key=tmp_path / "none")
     assert "cannot be read" in objection(tmp_path, key=tmp_path)
