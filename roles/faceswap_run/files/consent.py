@@ -691,8 +691,8 @@ def see_that_they_differ(a: Consent, b: Consent) -> None:
     if first.reference.sha256 == second.reference.sha256:
         raise ConsentError(
             NOT_COVERED,
-            f"Consents {first.id} and {second.id} have the same reference picture ({first.reference.name}), and so count as "
-            "one person: give each record a picture of its own person.",
+            f"Consents {first.id} and {second.id} have the same reference picture ({first.reference.name}), and so "
+            "count as one person: give each record a picture of its own person.",
         )
 
 
