@@ -163,6 +163,7 @@ def test_a_folder_of_images_is_a_source(home: Path, tmp_path: Path, gate: Module
         ({"identity": "", "may": ""}, "There is no terminal to ask on, so say it with --identity, --may."),
         ({"until": "2020-01-01"}, "--until 2020-01-01 lies before"),
         ({"reference": "/etc/hostname"}, "/etc/hostname cannot be read as a picture"),
+        ({"output": "nowhere/anna.yml"}, "There is no folder nowhere: make it, or name another with --output."),
         ({"at": "600"}, "has no frame at second 600: it is 5.0 s long."),
         ({"purpose": "two\nlines"}, "--purpose cannot be written: Give it in 200 letters at most, on one line."),
     ],
@@ -430,9 +431,71 @@ def test_two_records_of_one_person_are_not_for_one_swap(record: Path, clip: Path
     assert new(clip, "-o", other, may="face") == 0
     assert cli.main(["consent", "sign", str(other)]) == 0
     assert cli.main(["consent", "check", str(record), str(other)]) == 28
-    assert new(clip, "-o", other, "--force", "--at", "1", may="face", identity="Berta") == 0
-    assert cli.main(["consent", "sign", str(other)]) == 0
-    assert cli.main(["consent", "check", str(record), str(other)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code", "said"),
+    [
+        ("head", "face", 0, "They may go into one swap: A = {0}, B = {1}.\n"),
+        ("face", "head", 0, "They may go into one swap: A = {1}, B = {0}.\n"),
+        ("face", "both", 0, "They may go into one swap: A = {1}, B = {0}.\n"),
+        ("both", "both", 0, "They may go into one swap: A = {0}, B = {1}, or the other way round.\n"),
+        ("face", "face", 28, "Both are for the face alone: one of them must allow the head (side A).\n"),
+        ("head", "head", 28, "Both are for the head alone: one of them must allow the face (side B).\n"),
+    ],
+)
+def test_of_two_records_each_takes_the_side_that_it_allows(
+    record: Path, clip: Path, first: str, second: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = clip.with_name("other.yml")
+    assert new(clip, "--force", may=first) == 0
+    assert new(clip, "-o", other, "--at", "1", may=second, identity="Berta") == 0
+    for path in (record, other):
+        assert cli.main(["consent", "sign", str(path)]) == 0
+    capsys.readouterr()
+    assert cli.main(["consent", "check", str(record), str(other)]) == code
+    told = capsys.readouterr()
+    assert (told.err if code else told.out).endswith(said.format(record, other))
+
+
+def test_where_there_is_no_job_no_side_is_spoken_of(
+    record: Path, clip: Path, gate: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*words: str) -> str:
+        assert cli.main(["consent", *words]) > 2
+        told = capsys.readouterr()
+        assert "of side" not in told.out + told.err
+        return told.out + told.err
+
+    identifier = read(record, gate).id
+    other = clip.with_name("other.mp4")
+    other.write_bytes(b"another")
+    assert f"Consent {identifier} is not for {other}" in refused("check", "--source", str(other), str(record))
+    record.with_name("anna.reference.png").unlink()
+    assert f"The reference picture of consent {identifier} (" in refused("check", str(record))
+    assert new(clip, "--force", "--from", "2020-01-01", until="2020-01-02") == 0
+    assert "It has expired already, on 2020-01-02" in capsys.readouterr().out
+    assert "The signature of the consent is missing" in refused("check", str(record))
+    assert "has expired: it was valid until 2020-01-02" in refused("sign", str(record))
+    record.write_text(record.read_text().replace("Anna", "Berta"))
+    assert f"The consent ({record}) was altered" in refused("check", str(record))
+
+
+def test_whom_the_reader_left_ends_quietly(record: Path, home: Path) -> None:
+    check = ["consent", "check", str(record)]
+    for words, unbuffered in ((check, ""), (check, "1"), (["audit", "verify"], ""), (["verify", str(record)], "")):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(ROOT), str(home), *words],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, ""), words
 
 
 # --- on a terminal -----------------------------------------------------------------------------------------
@@ -475,7 +538,7 @@ def test_a_minute_from_nothing_to_a_record_that_holds(
         ("An answer is needed", "Anna Example"),
         ("made for", "Short film"),
         ("Number", "4"),
-        ("Type one of 1, 2, 3", "3"),
+        ("Type one of 1, 2, 3, head, face, both", "Both"),
         (rf"which day \[{TODAY.year + 1}-", "2020-01-01"),
         ("lies before", "tomorrow"),
         ("write it as", ""),
@@ -556,11 +619,12 @@ def test_a_revoked_record_is_void_and_everything_of_it_is_told(
         outputs = {str(tmp_path / name): "0" * 64}
         audit.append({"event": "released", "job": f"job-{name}", "consents": consents, "outputs": outputs})
     (tmp_path / "gone").unlink()
+    (tmp_path / "gone.provenance.json").touch()
     assert cli.main(["consent", "revoke", str(record), "-i", "far,", "-e", "x=1"]) == 4
     told = capsys.readouterr().out
     assert f"Revoked: {identifier}" in told
     assert "NOT deleted on far: Connection refused" in told
-    assert re.search(rf"^  {tmp_path}   of \S+: kept$", told, re.M)
+    assert re.search(rf"^  {tmp_path}   of \S+: gone.provenance.json, kept$", told, re.M)
     assert "used in the jobs job-gone, job-kept." in told
     [order] = played
     assert (order.playbook, order.inventory) == ("playbooks/revoke.yml", ["far,"])
@@ -704,7 +768,10 @@ def test_audit_says_what_it_found(home: Path, tmp_path: Path, capsys: pytest.Cap
     for text in ("[]", "[" * 200_000):
         sidecar.write_text(text)
         assert cli.main(["audit", "verify", "--sidecar", str(sidecar)]) == 2
-    assert "is no side-car" in capsys.readouterr().err
+        assert capsys.readouterr().err.startswith(f"{sidecar} is no side-car of a result: give the NAME.mp4")
+    sidecar.unlink()
+    assert cli.main(["audit", "verify", "--sidecar", str(sidecar)]) == 2
+    assert capsys.readouterr().err.startswith(f"There is no {sidecar}: give the NAME.mp4")
 
 
 def test_the_public_key_is_read_out_of_a_signature(record: Path, home: Path) -> None:
@@ -749,7 +816,7 @@ def test_the_play_deletes_on_each_host_it_reaches_and_names_the_others(
         [sys.executable, tmp_path / "program.py", ROOT, home, *words], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "here: deleted of job anna: faces_a, model." in done.stdout
+    assert re.search(r"here: deleted of job anna: .*faces_a, model\.$", done.stdout, re.M)
     assert "NOT deleted on asleep: asleep does not run: start it, or destroy it." in done.stdout
     assert "NOT deleted on far: " in done.stdout
     assert sorted(path.name for path in job.iterdir() if path.is_dir()) == ["consent"]

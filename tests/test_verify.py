@@ -137,7 +137,8 @@ def test_trust_that_is_no_certificate_is_told(
     roots = tmp_path / "roots.pem"
     for _ in range(2):
         assert verify.run(argparse.Namespace(file=video, trust=roots, json=False), ROOT) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1 and (": give the root" if roots.exists() else ": name a file") in told
         roots.write_text(content)
 
 
@@ -237,6 +238,16 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "cannot be read" in look(tmp_path / "pipe").wrong[0]
     (tmp_path / "round").symlink_to("round")
     assert "cannot be read" in look(tmp_path / "round").wrong[0]
+
+
+def test_where_there_is_nothing_to_look_at_one_sentence_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none.mp4"
+    assert verify.run(argparse.Namespace(file=path, trust=None, json=False), ROOT) == 2
+    assert capsys.readouterr() == ("", f"There is no file {path}: check its name.\n")
+    assert verify.run(argparse.Namespace(file=path, trust=None, json=True), ROOT) == 2
+    assert json.loads(capsys.readouterr().out)["wrong"] == [f"There is no file {path}: check its name."]
 
 
 def test_no_permission_is_told(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Questions on a terminal; where there is none, nobody is asked and nothing waits."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from faceswap_oci.play import UsageError
 
@@ -26,17 +26,17 @@ def text(question: str, default: str = "", fits: Callable[[str], str | None] = l
         print(f"  {wrong}")
 
 
-def choice(question: str, answers: Sequence[str]) -> int:
-    """Ask for one of several answers, none of which is the default; return its place."""
+def choice(question: str, answers: Mapping[str, str]) -> str:
+    """Ask for one of several answers, none of which is the default, by number or word; return its word."""
     print(f"{question}")
-    for number, answer in enumerate(answers, 1):
-        print(f"  {number}  {answer}")
-    numbers = [str(number) for number in range(1, len(answers) + 1)]
+    for number, (word, meaning) in enumerate(answers.items(), 1):
+        print(f"  {number}  {word:<{max(map(len, answers))}}  {meaning}")
+    meant = {str(number): word for number, word in enumerate(answers, 1)} | {word: word for word in answers}
 
     def wrong(answer: str) -> str | None:
-        return None if answer in numbers else f"Type one of {', '.join(numbers)}."
+        return None if answer.lower() in meant else f"Type one of {', '.join(meant)}."
 
-    return int(text("Number", fits=wrong)) - 1
+    return meant[text("Number or word", fits=wrong).lower()]
 
 
 def yes(question: str, default: str = "y") -> bool:

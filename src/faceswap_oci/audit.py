@@ -49,9 +49,13 @@ def _sidecar(path: Path) -> Mapping[str, str]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {name: str(content[name]) for name in ("audit", "sha256")}
+    except FileNotFoundError:
+        raise UsageError(
+            f"There is no {path}: give the NAME.mp4.provenance.json that lies beside a result."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
-            f"{path} is no side-car of a result ({error}): give the NAME.mp4.provenance.json that lies beside it."
+            f"{path} is no side-car of a result: give the NAME.mp4.provenance.json that lies beside it."
         ) from error
 
 

@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     human = sys.stderr if options.json else sys.stdout
     try:
         if options.command in ("consent", "audit", "verify"):
-            return _without_a_play(options)
+            code = _without_a_play(options)
+            sys.stdout.flush()  # here, where it is seen that nobody reads any more
+            return code
         outcome = _run(options, Screen(human))
         if not outcome.message and not outcome.failures:
             _print_results(outcome, human)

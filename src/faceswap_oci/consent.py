@@ -27,6 +27,7 @@ from faceswap_oci.record_files import (
     command,
     read_record,
     same,
+    sideless,
     signature_of,
     today,
     write,
@@ -106,6 +107,8 @@ def run(options: argparse.Namespace, root: Path, player: Player) -> int:
         path = Path(error.filename)
         place = path if path.exists() else path.parent
         raise UsageError(f"{place} is not yours: run this as its owner (with sudo where it is root's).") from error
+    except BrokenPipeError:  # nobody reads any more, which is main's to end
+        raise
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         raise UsageError(f"{named}{error.strerror or error}: mend that, and run the same again.") from error
@@ -124,6 +127,8 @@ def _new(options: argparse.Namespace, house: House) -> int:
     record_path = absolute(options.output or sources[0].with_name(f"{sources[0].stem}.consent.yml"))
     stem = record_path.name.removesuffix(".yml").removesuffix(".consent")
     picture_path = record_path.with_name(f"{stem}.reference.png")
+    if not record_path.parent.is_dir():
+        raise UsageError(f"There is no folder {options.output.parent}: make it, or name another with --output.")
     _keep(options.force, record_path, *([] if same(options.reference, picture_path) else [picture_path]))
     answers = _answers(options, sources)
     record = gate.Record(
@@ -149,6 +154,11 @@ def _new(options: argparse.Namespace, house: House) -> int:
     print(
         f"The picture must show {record.identity} alone, from the front; else: --at SECOND, or --reference PICTURE."
     )
+    if record.valid_until < today():
+        print(
+            f"It has expired already, on {record.valid_until}, so nothing can be made with it: "
+            "write it anew with a later --until, and --force."
+        )
     print(f"Then sign the record:\n\n  {command()} consent sign {shlex.quote(str(record_path))}")
     return OK
 
@@ -168,8 +178,8 @@ def _answers(options: argparse.Namespace, sources: Sequence[Path]) -> dict[str, 
         given["identity"] = given["identity"] or ask.text("Who is it (name)", fits=_one_line)
         given["purpose"] = given["purpose"] or ask.text("What is it made for", fits=_one_line)
         if not given["may"]:
-            many = [f"{USES['head']} (side A)", f"{USES['face']} (side B)", "both"]
-            given["may"] = ("head", "face", "both")[ask.choice("What may be made?", many)]
+            many = {"head": f"{USES['head']} (side A)", "face": f"{USES['face']} (side B)", "both": "either of them"}
+            given["may"] = ask.choice("What may be made?", many)
         if not options.until:
             until = _day(ask.text("Valid until which day", until.isoformat(), _wrong_day(since)))
         who = who or ask.text("Who records this", _own_name(), _one_line)
@@ -237,7 +247,7 @@ def _check(options: argparse.Namespace, house: House) -> int:
     found = []
     wanted = {path: gate.digest_of(absolute(path).resolve()) for path in options.source}
     for given in options.record:
-        path = absolute(given)
+        path, record = absolute(given), None
         try:
             record, _ = read_record(path, house)
             side = SIDES[record.may_be_made[0]]
@@ -245,15 +255,32 @@ def _check(options: argparse.Namespace, house: House) -> int:
             for source, sha256 in wanted.items():
                 gate.see_that_it_covers(consent, side, sha256, source)
         except gate.ConsentError as error:
-            print(f"{given} does not hold: {error}")
+            print(f"{given} does not hold: {sideless(error, record) if record else error}")
             code = code or error.code
         else:
             found.append(consent)
             _show(given, path, consent, house)
     if len(found) == 2 and code == OK:
         gate.see_that_they_differ(*found)
-        print("The two are of two persons.")
+        print(_for_one_swap(options.record, [consent.record for consent in found], gate.NOT_COVERED))
     return code
+
+
+def _for_one_swap(given: Sequence[Path], records: Sequence[Any], refusal: int) -> str:
+    """Which of two records may stand for which side; UsageError where each allows the same use alone."""
+    ways = [
+        f"A = {given[a]}, B = {given[b]}"
+        for a, b in ((0, 1), (1, 0))
+        if "head" in records[a].may_be_made and "face" in records[b].may_be_made
+    ]
+    if not ways:
+        [use] = records[0].may_be_made
+        other = "face" if use == "head" else "head"
+        raise UsageError(
+            f"Both are for the {use} alone: one of them must allow the {other} (side {SIDES[other].upper()}).",
+            refusal,
+        )
+    return f"They may go into one swap: {ways[0]}{', or the other way round' if len(ways) == 2 else ''}."
 
 
 def _show(given: Path, path: Path, consent: Any, house: House) -> None:

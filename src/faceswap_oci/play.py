@@ -308,7 +308,7 @@ class _Watch:
         if kind == "runner_on_ok":
             if data["task_action"] in _SAYS and isinstance(said := (data.get("res") or {}).get("msg"), str):
                 for line in said.splitlines():
-                    self._screen.line(f"  {line}")
+                    self._screen.line(f"  {line.rstrip()}")
             self._result = _result(data.get("res")) or self._result
         elif kind == "runner_item_on_failed":
             self._items.setdefault(data["host"], data["res"])

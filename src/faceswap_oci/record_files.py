@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -35,6 +36,14 @@ def read_record(path: Path, house: House) -> tuple[Any, bytes]:
         raise UsageError(f"There is no record {path}: `faceswap-oci consent new` writes one.", house.gate.MISSING)
     text = house.gate.read_bytes(path)
     return house.gate.parse(text, str(path)), text
+
+
+def sideless(error: Exception, record: Any) -> str:
+    """What the role's module says of a record, without the side of a job, where there is no job yet."""
+    text = re.sub(r"^The signature of side [AB]'s consent", "The signature of the consent", str(error))
+    return re.sub(
+        rf"(^The (?:record of )?consent|onsent {re.escape(record.id)}) of side [AB]\b", r"\1", text, count=1
+    )
 
 
 def signature_of(record: Path) -> Path:

@@ -164,6 +164,7 @@ def _tell_of_results(identifier: str, house: House) -> None:
     released = {
         Path(path): entry["time"] for entry in with_it if entry["event"] == "released" for path in entry["outputs"]
     }
+    released |= {path.with_name(f"{path.name}.provenance.json"): when for path, when in released.items()}
     folders = {path.parent: when for path, when in released.items() if path.exists()}
     if folders:
         print("\nResults with this consent on this machine, which are not deleted (of copies nothing is known):")

@@ -14,7 +14,17 @@ from pathlib import Path
 
 from faceswap_oci import ask
 from faceswap_oci.play import OK, UsageError
-from faceswap_oci.record_files import SIDES, USES, House, absolute, command, read_record, signature_of, write
+from faceswap_oci.record_files import (
+    SIDES,
+    USES,
+    House,
+    absolute,
+    command,
+    read_record,
+    sideless,
+    signature_of,
+    write,
+)
 
 _KEYS = ("id_ed25519", "id_ed25519_sk", "id_ecdsa", "id_ecdsa_sk", "id_rsa")  # in the order of preference
 _PRINCIPAL = re.compile(r"[A-Za-z0-9._+-]+(@[A-Za-z0-9._-]+)?")  # no pattern, which would be several people
@@ -42,7 +52,7 @@ def sign(options: argparse.Namespace, house: House) -> int:
         gate.verified(path, side)
     except gate.ConsentError as error:
         if error.code not in (gate.STRANGER, gate.MISSING) or is_trusted(public, gate.RECORD_NAMESPACE, house):
-            raise
+            raise UsageError(sideless(error, record), error.code) from error
         print(
             f"This key is not among the trusted signers here ({signers(house)}), so the record does not count yet. "
             "If the consents that it signs shall count on this machine:\n\n"

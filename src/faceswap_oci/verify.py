@@ -53,7 +53,8 @@ def add_parser(commands: Any) -> None:
         "verify",
         help="who signed a video, whether it was altered, and whether the label is there",
         description="Tells who signed a video, whether it was altered since, what it says of the swap, and whether "
-        "the label is there. Exit code 0: signed, unaltered and labelled; 1: not so, with a sentence a reason.",
+        "the label is there. Exit code 0: signed, unaltered and labelled; 1: not so, with a sentence a reason; "
+        "2: there is no file to look at, or no certificates in that of --trust.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a released video, wherever it came from")
     parser.add_argument(
@@ -73,8 +74,11 @@ def run(options: argparse.Namespace, root: Path) -> int:
         print(error, file=sys.stderr)
         return USAGE
     found = examine(options.file, roots, provenance, look, role_module(root, "release/label.py"))
+    if not found.sha256 and not options.json:
+        print(*map(_printable, found.wrong), file=sys.stderr)
+        return USAGE
     print(json.dumps(asdict(found)) if options.json else "\n".join(screen(found)), flush=True)
-    return BAD if found.wrong else OK
+    return USAGE if not found.sha256 else BAD if found.wrong else OK
 
 
 def _roots(path: Path | None) -> str:
@@ -87,9 +91,14 @@ def _roots(path: Path | None) -> str:
         text = path.read_text(encoding="ascii")
         x509.load_pem_x509_certificates(text.encode())
     except OSError as error:
-        raise ValueError(f"--trust {path}: it cannot be read ({error.strerror}).") from None
+        raise ValueError(
+            f"--trust {path} cannot be read ({error.strerror}): name a file of certificates in PEM."
+        ) from None
     except ValueError:
-        raise ValueError(f"--trust {path}: it holds no certificates in PEM.") from None
+        raise ValueError(
+            f"--trust {path} holds no certificates in PEM: give the root of whom you trust, a text that begins with "
+            "-----BEGIN CERTIFICATE-----."
+        ) from None
     return text
 
 
