@@ -38,7 +38,8 @@ source, faces, alignments = (pathlib.Path(words[words.index(word) + 1]) for word
 admit_by_hand("extract", source, faces=faces, alignments=alignments)
 pathlib.Path("begun").touch()
 text = source.read_text() if source.is_file() else "".join(p.read_text() for p in sorted(source.iterdir()))
-time.sleep(float(pathlib.Path("pause").read_text()) if pathlib.Path("pause").exists() else 0)
+while pathlib.Path("hold").exists():
+    time.sleep(0.05)
 faces.mkdir()
 for number, letter in enumerate(text[:2]):
     (faces / f"{number}.png").write_text(letter)

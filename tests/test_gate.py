@@ -719,7 +719,6 @@ def swap_file(job: GatedJob) -> None:
     path = job.folder / "input" / "b.mp4"
     path.rename(job.place / "kept")
     path.write_text("somebody else")
-    time.sleep(0.3)
     (job.place / "kept").rename(path)
 
 
@@ -728,7 +727,6 @@ def swap_folder(job: GatedJob) -> None:
     kept = folder.rename(job.place / "kept")
     shutil.copytree(kept, folder)
     (folder / "b.mp4").write_text("somebody else")
-    time.sleep(0.3)
     shutil.rmtree(folder)
     kept.rename(folder)
 
@@ -737,7 +735,6 @@ def write_back(job: GatedJob) -> None:
     path = job.folder / "input" / "b.mp4"
     before, text = path.stat(), path.read_text()
     path.write_text("b" * len(text))
-    time.sleep(0.3)
     path.write_text(text)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
@@ -753,24 +750,24 @@ def swap_picture(job: GatedJob) -> None:
 def test_what_is_swapped_while_a_stage_runs_and_swapped_back_is_seen(
     job: GatedJob, swap: Callable[[GatedJob], None]
 ) -> None:
-    (job.folder / "pause").write_text("1.5")
+    (job.folder / "hold").touch()
     assert job.start(job.spec("extract_b"))["running"]
     wait_until((job.folder / "begun").exists)  # it has asked the gate by itself, too
     swap(job)
+    (job.folder / "hold").unlink()
     wait_until(lambda: not job.status("extract_b")["alive"])
     end = job.status("extract_b")
     assert end["code"] == 30 and not end["complete"], end
     assert "changed while stage extract_b worked" in end["message"]
     for path in ("faces_b", "alignments_b.json", "faces/b", "stages/extract_b/made.json"):
         assert not (job.folder / path).exists()
-    (job.folder / "pause").unlink()
     assert job.make("extract_b")["complete"]
 
 
 def test_a_model_trained_on_swapped_faces_is_set_aside(job: GatedJob) -> None:
     job.make("extract_a", "extract_b")
     (job.folder / "pause").write_text("0.1")
-    job.start(job.spec("train", iterations=20))
+    job.start(job.spec("train", iterations=60))
     wait_until(lambda: (job.folder / "model" / "double_state.json").exists())
     (job.folder / "faces_b" / "7.png").write_text("somebody else")
     (job.folder / "faces_b" / "7.png").unlink()
@@ -783,7 +780,7 @@ def test_a_model_trained_on_swapped_faces_is_set_aside(job: GatedJob) -> None:
 def test_faces_that_are_weeded_out_while_they_train_spoil_nothing(job: GatedJob) -> None:
     job.make("extract_a", "extract_b")
     (job.folder / "pause").write_text("0.1")
-    job.start(job.spec("train", iterations=20))
+    job.start(job.spec("train", iterations=60))
     wait_until(lambda: (job.folder / "model" / "double_state.json").exists())
     (job.folder / "faces_b" / "1.png").unlink()
     wait_until(lambda: not job.status("train")["alive"])
@@ -801,7 +798,7 @@ def come_and_go(job: GatedJob) -> None:
 def test_other_faces_do_though_one_is_weeded_out(job: GatedJob, change: Callable[[GatedJob], Any]) -> None:
     job.make("extract_a", "extract_b")
     (job.folder / "pause").write_text("0.1")
-    job.start(job.spec("train", iterations=40))
+    job.start(job.spec("train", iterations=120))
     wait_until(lambda: (job.folder / "model" / "double_state.json").exists())
     (job.folder / "faces_b" / "1.png").unlink()
     change(job)
@@ -992,26 +989,3 @@ def purge(job: GatedJob, *ids: str) -> Json:
     assert done.returncode == 0, done
     answer: Json = json.loads(done.stdout)
     return answer
-
-
-# -- what it costs -------------------------------------------------------------------------------------------
-
-
-def test_the_gate_takes_less_than_a_second_beyond_the_files(done: GatedJob) -> None:
-    faces = done.folder / "faces_b"
-    for number in range(2000):
-        (faces / f"x{number}.png").write_text(str(number))
-    made = done.made("extract_b")
-    digests = {f"faces_b/{path.name}": consent().hash_file(path)[0] for path in faces.iterdir()}
-    path = done.folder / "stages" / "extract_b" / "made.json"
-    path.write_text(json.dumps({**made, "files": {**made["files"], **digests}}))
-    began = time.monotonic()
-    for face in faces.iterdir():
-        consent().hash_file(face)
-    hashing = time.monotonic() - began
-    code = f"import sys, pathlib, json, time; sys.path.insert(0, {str(done.programs)!r}); import gate; "
-    code += "spec = json.load(sys.stdin); began = time.monotonic(); "
-    code += f"gate.admit(pathlib.Path({str(done.folder)!r}), 'train', spec); print(time.monotonic() - began)"
-    spec = json.dumps(done.spec("train"))
-    said = subprocess.run([sys.executable, "-c", code], input=spec, capture_output=True, text=True, check=True)
-    assert float(said.stdout) < hashing + 1
