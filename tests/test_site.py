@@ -232,7 +232,7 @@ def test_only_what_depends_on_a_change_is_done_again(copy: Site) -> None:
     label = copy.play(faceswap_run_label="Made by AI")
     assert label.changed == [
         "Release | Label, encode with the source's sound, and report",
-        "Release | Bring the result home",
+        "Release | Sign it, and let it out",
     ]
     more = copy.play(faceswap_run_label="Made by AI", faceswap_run_iterations=6)
     assert more.changed[0] == "Train | Train the model" and len(more.changed) == 4
