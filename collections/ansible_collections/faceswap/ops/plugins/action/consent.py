@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.faceswap.ops.plugins.module_utils import audit_log
 from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import RefusedError, role_files, role_module
+from ansible_collections.faceswap.ops.plugins.plugin_utils.inner_transfer import transfer
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "record_a": {"type": "str", "default": ""},
@@ -85,16 +86,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                 shutil.copyfile(record, Path(folder, f"{side}.yml"))
                 shutil.copyfile(f"{record}.sig", Path(folder, f"{side}.yml.sig"))
                 shutil.copyfile(picture, Path(folder, f"{side}.reference{picture.suffix.lower()}"))
-            task = self._task.copy()
-            task.args = {"src": folder, "dest": spec["dest"], "mode": "0640", "mirror": True}
-            task.args["patience_s"] = spec["patience_s"]
-            transfer = self._shared_loader_obj.action_loader.get(
-                "faceswap.ops.transfer",
-                task=task,
-                connection=self._connection,
-                play_context=self._play_context,
-                loader=self._loader,
-                templar=self._templar,
-                shared_loader_obj=self._shared_loader_obj,
-            )
-            return transfer.run(task_vars=task_vars)
+            arguments = {"src": folder, "dest": spec["dest"], "mode": "0640", "mirror": True}
+            return transfer(self, task_vars, **arguments, patience_s=spec["patience_s"])

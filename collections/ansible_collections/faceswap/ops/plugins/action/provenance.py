@@ -32,6 +32,7 @@ from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import 
     role_files,
     role_module,
 )
+from ansible_collections.faceswap.ops.plugins.plugin_utils.inner_transfer import transfer
 
 Json = dict[str, Any]
 
@@ -203,24 +204,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
 
     def _fetch(self, job_dir: str, quarantine: Path) -> Json | None:
         """Bring the result into quarantine; return what a task says when the host is lost meanwhile."""
-        task = self._task.copy()
-        task.args = {
-            "src": f"{job_dir}/result",
-            "dest": str(quarantine),
-            "to": "controller",
-            "mirror": True,
-            "patience_s": self._patience_s,
-        }
-        transfer = self._shared_loader_obj.action_loader.get(
-            "faceswap.ops.transfer",
-            task=task,
-            connection=self._connection,
-            play_context=self._play_context,
-            loader=self._loader,
-            templar=self._templar,
-            shared_loader_obj=self._shared_loader_obj,
-        )
-        result: Json = transfer.run(task_vars=self._vars)
+        way = {"src": f"{job_dir}/result", "dest": str(quarantine), "to": "controller", "mirror": True}
+        result: Json = transfer(self, self._vars, **way, patience_s=self._patience_s)
         return result if result.get("unreachable") or result.get("failed") else None
 
     def _log_refusal(self, spec: Json, message: str, code: int) -> None:

@@ -14,6 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.faceswap.ops.plugins.module_utils.private_files import make_folder, write_file
 from ansible_collections.faceswap.ops.plugins.modules.weights import SUMS, is_url, read_sums
+from ansible_collections.faceswap.ops.plugins.plugin_utils.inner_transfer import transfer
 
 Json = dict[str, Any]
 MODULE = "faceswap.ops.weights"
@@ -68,18 +69,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                         self._send(file, f"{given['source']}/{file.name}")
 
     def _send(self, file: Path, dest: str) -> None:
-        task = self._task.copy()
-        task.args = {"src": str(file), "dest": dest}
-        sender = self._shared_loader_obj.action_loader.get(
-            "faceswap.ops.transfer",
-            task=task,
-            connection=self._connection,
-            play_context=self._play_context,
-            loader=self._loader,
-            templar=self._templar,
-            shared_loader_obj=self._shared_loader_obj,
-        )
-        sender.run(task_vars=self._vars)
+        transfer(self, self._vars, src=str(file), dest=dest)
 
 
 def files_of(folder: Path, archive: Json) -> list[Path]:
