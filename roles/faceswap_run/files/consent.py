@@ -508,6 +508,7 @@ def _demo_signers() -> Iterator[Path]:
     """Yield a file that trusts the demo's key alone."""
     with tempfile.TemporaryDirectory(prefix="faceswap-oci-", dir="/tmp") as folder:
         path = Path(folder) / "allowed_signers"
+        path.touch(mode=0o600)  # whatever the umask is: it is looked at like any list of signers
         path.write_text(f'demo@faceswap-oci namespaces="{RECORD_NAMESPACE}" {DEMO_SIGNER}\n')
         yield path
 
