@@ -628,7 +628,7 @@ def _own_interpreter(at: Studio) -> str:
     return at.play_role("release", SIGN, ansible_python_interpreter=f"{HOME}/mine/python")
 
 
-@attempt("a forged job folder brought as a source, and released", 32)
+@attempt("a forged job folder brought as a source, and released", 30)
 def _forged_job(at: Studio) -> str:
     at.finished_job()
     forged = f"{at.place}/input/a"
