@@ -355,11 +355,11 @@ def mark_of(found: os.stat_result) -> Mark:
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def hash_file(name: str | Path, folder: int | None = None) -> tuple[str, Mark]:
+def hash_file(name: str | Path) -> tuple[str, Mark]:
     """Return digest and mark of a regular file, read through one descriptor; ConsentError (30) for anything else."""
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=folder)
+        descriptor = os.open(name, flags)
     except FileNotFoundError:
         raise
     except OSError as error:
