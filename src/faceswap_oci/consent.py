@@ -30,7 +30,6 @@ from faceswap_oci.record_files import (
     sideless,
     signature_of,
     today,
-    write,
 )
 from faceswap_oci.revocation import revoke
 from faceswap_oci.shared import role_module
@@ -101,7 +100,7 @@ def run(options: argparse.Namespace, root: Path, player: Player) -> int:
     verbs = {"new": _new, "sign": sign, "check": _check, "revoke": revoke, "trust": trust}
     try:
         return verbs[options.verb](options, house)
-    except house.gate.ConsentError as error:
+    except house.records.ConsentError as error:
         raise UsageError(str(error), error.code) from error
     except PermissionError as error:
         path = Path(error.filename)
@@ -120,7 +119,7 @@ def run(options: argparse.Namespace, root: Path, player: Player) -> int:
 def _new(options: argparse.Namespace, house: House) -> int:
     from faceswap_oci import picture  # brings PyAV, which no other command needs to wait for
 
-    gate, sources = house.gate, [absolute(path) for path in options.source]
+    records, sources = house.records, [absolute(path) for path in options.source]
     for given, path in zip(options.source, sources, strict=True):
         if not path.exists():
             raise UsageError(f"There is no {given}: give the video, or the folder of images, of the person.")
@@ -131,25 +130,27 @@ def _new(options: argparse.Namespace, house: House) -> int:
         raise UsageError(f"There is no folder {options.output.parent}: make it, or name another with --output.")
     _keep(options.force, record_path, *([] if same(options.reference, picture_path) else [picture_path]))
     answers = _answers(options, sources)
-    record = gate.Record(
+    record = records.Record(
         id=f"consent-{secrets.token_hex(6)}",  # it stands in every result: nobody's name is in it
-        sources=tuple(gate.Item("0" * 64, path.name) for path in sources),
-        reference=gate.Item("0" * 64, picture_path.name),
+        sources=tuple(records.Item("0" * 64, path.name) for path in sources),
+        reference=records.Item("0" * 64, picture_path.name),
         **answers,
     )
-    gate.dump(record)  # what cannot be written is told before the sources are read, which takes a while for long ones
+    records.dump(
+        record
+    )  # what cannot be written is told before the sources are read, which takes a while for long ones
     image = picture.of_file(options.reference) if options.reference else picture.of_source(sources[0], options.at)
     for path in sources:
         print(f"Reading {path.name} ...", flush=True)
     record = replace(
         record,
-        sources=tuple(gate.Item(gate.digest_of(path.resolve()), path.name) for path in sources),
-        reference=gate.Item(hashlib.sha256(image).hexdigest(), picture_path.name),
+        sources=tuple(records.Item(records.digest_of(path.resolve()), path.name) for path in sources),
+        reference=records.Item(hashlib.sha256(image).hexdigest(), picture_path.name),
     )
-    text = gate.dump(record)
+    text = records.dump(record)
     signature_of(record_path).unlink(missing_ok=True)
-    write(picture_path, image)
-    write(record_path, text.encode())
+    records.write_whole(picture_path, image)
+    records.write_whole(record_path, text.encode())
     print(f"\nWritten: {record_path}\n         {picture_path}")
     print(
         f"The picture must show {record.identity} alone, from the front; else: --at SECOND, or --reference PICTURE."
@@ -243,26 +244,26 @@ def _own_name() -> str:
 
 
 def _check(options: argparse.Namespace, house: House) -> int:
-    gate, code = house.gate, OK
+    records, code = house.records, OK
     found = []
-    wanted = {path: gate.digest_of(absolute(path).resolve()) for path in options.source}
+    wanted = {path: records.digest_of(absolute(path).resolve()) for path in options.source}
     for given in options.record:
         path, record = absolute(given), None
         try:
             record, _ = read_record(path, house)
             side = SIDES[record.may_be_made[0]]
-            consent = gate.verified(path, side)
+            consent = records.verified(path, side)
             for source, sha256 in wanted.items():
-                gate.see_that_it_covers(consent, side, sha256, source)
-        except gate.ConsentError as error:
+                records.see_that_it_covers(consent, side, sha256, source)
+        except records.ConsentError as error:
             print(f"{given} does not hold: {sideless(error, record) if record else error}")
             code = code or error.code
         else:
             found.append(consent)
             _show(given, path, consent, house)
     if len(found) == 2 and code == OK:
-        gate.see_that_they_differ(*found)
-        print(_for_one_swap(options.record, [consent.record for consent in found], gate.NOT_COVERED))
+        records.see_that_they_differ(*found)
+        print(_for_one_swap(options.record, [consent.record for consent in found], records.NOT_COVERED))
     return code
 
 
@@ -300,7 +301,7 @@ def _show(given: Path, path: Path, consent: Any, house: House) -> None:
         beside = path.with_name(item.name)
         if not beside.exists():
             said = "not looked at: it is not beside the record (--source says where it is)"
-        elif house.gate.digest_of(beside.resolve()) == item.sha256:
+        elif house.records.digest_of(beside.resolve()) == item.sha256:
             said = "the one beside the record"
         else:
             said = "NOT the one beside the record, which is another file of that name"

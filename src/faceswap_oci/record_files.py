@@ -1,12 +1,10 @@
 """What the commands of `faceswap-oci consent` share: the checkout they work with, and the files of a record."""
 
 import datetime
-import os
 import re
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +21,19 @@ Player = Callable[[Mapping[str, Any]], Outcome]  # plays the revocation with the
 
 @dataclass(frozen=True)
 class House:
-    """What a command works with: the checkout, the role's module, and who plays a revocation."""
+    """What a command works with: the checkout, the role's `consent.py`, and who plays a revocation."""
 
     root: Path
-    gate: ModuleType
+    records: ModuleType
     player: Player
 
 
 def read_record(path: Path, house: House) -> tuple[Any, bytes]:
     """A record and its bytes. Raises UsageError if there is none, ConsentError if it cannot be read."""
     if not path.is_file():
-        raise UsageError(f"There is no record {path}: `faceswap-oci consent new` writes one.", house.gate.MISSING)
-    text = house.gate.read_bytes(path)
-    return house.gate.parse(text, str(path)), text
+        raise UsageError(f"There is no record {path}: `faceswap-oci consent new` writes one.", house.records.MISSING)
+    text = house.records.read_bytes(path)
+    return house.records.parse(text, str(path)), text
 
 
 def sideless(error: Exception, record: Any) -> str:
@@ -59,21 +57,6 @@ def absolute(path: Path) -> Path:
 def same(given: Path | None, path: Path) -> bool:
     """Whether both are one file."""
     return given is not None and path.exists() and given.exists() and given.samefile(path)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; all may read it."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            os.fchmod(handle, 0o644)
-            stream.write(content)
-            stream.flush()
-            os.fsync(handle)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def command() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from faceswap_oci import ask
 from faceswap_oci.play import BROKEN, OK, Outcome, UsageError
-from faceswap_oci.record_files import House, absolute, read_record, today, write
+from faceswap_oci.record_files import House, absolute, read_record, today
 from faceswap_oci.shared import collection_module
 from faceswap_oci.signers import is_trusted, key_to_sign_with, public_line, signed
 
@@ -71,7 +71,7 @@ def _identifier(given: str, house: House) -> str:
     path = absolute(Path(given))
     if path.is_file():
         return str(read_record(path, house)[0].id)
-    if not house.gate.ID.fullmatch(given):
+    if not house.records.ID.fullmatch(given):
         raise UsageError(
             f"{given} is neither a record nor the id of one: `faceswap-oci consent check RECORD` shows it."
         )
@@ -86,8 +86,8 @@ def _identifier(given: str, house: House) -> str:
 
 def _is_known(identifier: str, house: House) -> bool:
     """Whether something here has named this record already; a typing error is else a record of its own."""
-    with suppress(house.gate.ConsentError):  # one that a killed run left half written is mended by this one
-        if identifier in house.gate.read_revocations().ids:
+    with suppress(house.records.ConsentError):  # one that a killed run left half written is mended by this one
+        if identifier in house.records.read_revocations().ids:
             return True
     audit = collection_module(house.root, "audit_log")
     try:
@@ -99,31 +99,31 @@ def _is_known(identifier: str, house: House) -> bool:
 
 def _revoke_here(identifier: str, key: Path | None, house: House) -> int:
     """Put a record on the signed list of the trust folder; return the list's serial."""
-    gate, folder = house.gate, Path(house.gate.trust_folder())
-    if not (gate.trusted_bytes(folder / "allowed_signers") or b"").strip():
+    records, folder = house.records, Path(house.records.trust_folder())
+    if not (records.trusted_bytes(folder / "allowed_signers") or b"").strip():
         raise UsageError(
             f"Nobody is trusted here ({folder}/allowed_signers is missing), so no list of revoked records would "
             "count: first `faceswap-oci consent trust KEY.pub`, with the key that you sign with.",
-            gate.MISSING,
+            records.MISSING,
         )
     with _held(folder):
-        _finish(folder, gate)
-        before = gate.read_revocations(folder)
+        _finish(folder, records)
+        before = records.read_revocations(folder)
         if identifier in before.ids:
             print(f"{identifier} was revoked on {before.ids[identifier]}.")
             return int(before.serial)
         after = replace(before, serial=before.serial + 1, ids={**before.ids, identifier: today()})
-        text = gate.dump_revocations(after).encode()
+        text = records.dump_revocations(after).encode()
         used = key_to_sign_with(key)
-        signature = signed(text, used, gate.REVOCATIONS_NAMESPACE, house)
-        if not is_trusted(public_line(signature, used), gate.REVOCATIONS_NAMESPACE, house):
+        signature = signed(text, used, records.REVOCATIONS_NAMESPACE, house)
+        if not is_trusted(public_line(signature, used), records.REVOCATIONS_NAMESPACE, house):
             raise UsageError(
                 f"{used} is not among the trusted signers here ({folder}/allowed_signers), so a list signed with it "
                 "would not count: name one that is with --key.",
-                gate.STRANGER,
+                records.STRANGER,
             )
-        write(folder / _JOURNAL, json.dumps([text.decode(), signature.decode()]).encode())
-        _finish(folder, gate)
+        records.write_whole(folder / _JOURNAL, json.dumps([text.decode(), signature.decode()]).encode())
+        _finish(folder, records)
     print(f"Revoked: {identifier} (list {after.serial}, in {folder})")
     return int(after.serial)
 
@@ -139,12 +139,12 @@ def _held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _finish(folder: Path, gate: ModuleType) -> None:
+def _finish(folder: Path, records: ModuleType) -> None:
     """Bring the list in that a killed run had signed: it is two files, which do not change at once."""
-    journal = gate.trusted_bytes(folder / _JOURNAL)
+    journal = records.trusted_bytes(folder / _JOURNAL)
     if journal is not None:
         text, signature = json.loads(journal)
-        gate.keep_revocations(text.encode(), signature.encode(), folder)
+        records.keep_revocations(text.encode(), signature.encode(), folder)
         (folder / _JOURNAL).unlink()
 
 

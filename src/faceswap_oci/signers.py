@@ -23,7 +23,6 @@ from faceswap_oci.record_files import (
     read_record,
     sideless,
     signature_of,
-    write,
 )
 
 _KEYS = ("id_ed25519", "id_ed25519_sk", "id_ecdsa", "id_ecdsa_sk", "id_rsa")  # in the order of preference
@@ -34,14 +33,14 @@ _FOR_SIGNING = ("SSH_AUTH_SOCK", "TERM", "DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNT
 
 def sign(options: argparse.Namespace, house: House) -> int:
     """Sign a record, see whether it holds here now, and say what to write into the job file."""
-    gate, path = house.gate, absolute(options.record)
+    records, path = house.records, absolute(options.record)
     record, text = read_record(path, house)
     key = key_to_sign_with(options.key)
-    signature = signed(text, key, gate.RECORD_NAMESPACE, house)
-    write(signature_of(path), signature)
+    signature = signed(text, key, records.RECORD_NAMESPACE, house)
+    records.write_whole(signature_of(path), signature)
     print(f"Signed: {signature_of(path)}")
     public = public_line(signature, key)
-    nobody = not (gate.trusted_bytes(signers(house)) or b"").strip()
+    nobody = not (records.trusted_bytes(signers(house)) or b"").strip()
     asks = nobody and not options.trust and ask.terminal()
     if asks:
         print("Nobody is trusted to sign consent on this machine yet.")
@@ -49,9 +48,11 @@ def sign(options: argparse.Namespace, house: House) -> int:
         add_signer(public, None, house)
     side = SIDES[record.may_be_made[0]]
     try:
-        gate.verified(path, side)
-    except gate.ConsentError as error:
-        if error.code not in (gate.STRANGER, gate.MISSING) or is_trusted(public, gate.RECORD_NAMESPACE, house):
+        records.verified(path, side)
+    except records.ConsentError as error:
+        if error.code not in (records.STRANGER, records.MISSING) or is_trusted(
+            public, records.RECORD_NAMESPACE, house
+        ):
             raise UsageError(sideless(error, record), error.code) from error
         print(
             f"This key is not among the trusted signers here ({signers(house)}), so the record does not count yet. "
@@ -90,14 +91,14 @@ def add_signer(public: str, name: str | None, house: House) -> None:
     if not _PRINCIPAL.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a signer: use letters, digits and . _ + -, such as jo@example.org.")
     path = signers(house)
-    namespaces = (house.gate.RECORD_NAMESPACE, house.gate.REVOCATIONS_NAMESPACE)
+    namespaces = (house.records.RECORD_NAMESPACE, house.records.REVOCATIONS_NAMESPACE)
     if all(is_trusted(public, one, house) for one in namespaces):
         print(f"Trusted already: {_fingerprint(public, house)}, in {path}")
         return
-    before = (house.gate.trusted_bytes(path) or b"").decode("utf-8", "replace")
+    before = (house.records.trusted_bytes(path) or b"").decode("utf-8", "replace")
     before += "\n" if before and not before.endswith("\n") else ""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write(path, f'{before}{name} namespaces="{",".join(namespaces)}" {kind} {key}\n'.encode())
+    house.records.write_whole(path, f'{before}{name} namespaces="{",".join(namespaces)}" {kind} {key}\n'.encode())
     print(f"Trusted from now on: {name}, {_fingerprint(public, house)}, in {path}")
 
 
@@ -108,7 +109,7 @@ def is_trusted(public: str, namespace: str, house: House) -> bool:
 
 def _listed(public: str, house: House) -> list[tuple[str, str]]:
     """Names and options of each line that lists this key."""
-    text = (house.gate.trusted_bytes(signers(house)) or b"").decode("utf-8", "replace")
+    text = (house.records.trusted_bytes(signers(house)) or b"").decode("utf-8", "replace")
     kind, key = public.split()[:2]
     listed = re.compile(rf"(\S+)\s+(.*?)\s*{re.escape(kind)}\s+{re.escape(key)}(\s|$)")
     found = [listed.match(line.strip()) for line in text.splitlines() if not line.startswith("#")]
@@ -125,7 +126,7 @@ def _is_for(namespace: str, options: str) -> bool:
 
 def signers(house: House) -> Path:
     """The list of trusted signers, which may not be there yet."""
-    return Path(house.gate.trust_folder()) / "allowed_signers"
+    return Path(house.records.trust_folder()) / "allowed_signers"
 
 
 def key_to_sign_with(given: Path | None) -> Path:
@@ -155,7 +156,7 @@ def signed(text: bytes, key: Path, namespace: str, house: House) -> bytes:
     names = _FOR_SIGNING if ask.terminal() else ("SSH_AUTH_SOCK",)
     environment = {name: os.environ[name] for name in names if name in os.environ}
     done = subprocess.run(
-        [house.gate.ssh_keygen(), "-Y", "sign", "-q", "-f", str(path), "-n", namespace],
+        [house.records.ssh_keygen(), "-Y", "sign", "-q", "-f", str(path), "-n", namespace],
         input=text,
         stdout=subprocess.PIPE,
         stderr=None if ask.terminal() else subprocess.PIPE,
@@ -187,7 +188,7 @@ def public_line(signature: bytes, key: Path) -> str:
 def _fingerprint(public: str, house: House) -> str:
     """SHA256:... of a key, empty if it is none."""
     done = subprocess.run(
-        [house.gate.ssh_keygen(), "-l", "-f", "-"],
+        [house.records.ssh_keygen(), "-l", "-f", "-"],
         input=f"{public}\n",
         capture_output=True,
         text=True,

@@ -579,14 +579,23 @@ def keep_revocations(text: bytes, signature: bytes, folder: Path | None = None) 
             read_revocations(folder)
             return False
     for name, content in (("revoked.yml.sig", signature), ("revoked.yml", text)):
-        descriptor, new = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+        write_whole(folder / name, content)
+    return True
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; all may read it, whatever the umask."""
+    descriptor, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
         with os.fdopen(descriptor, "wb") as stream:
             os.fchmod(descriptor, 0o644)
             stream.write(content)
             stream.flush()
             os.fsync(descriptor)
-        Path(new).replace(folder / name)
-    return True
+        Path(new).replace(path)
+    except BaseException:
+        Path(new).unlink(missing_ok=True)
+        raise
 
 
 # -- whether a record holds ------------------------------------------------------------------------------
