@@ -368,6 +368,14 @@ def test_destroy_can_be_tried(checkout: Callable[[str], Path]) -> None:
         assert (code, outcome["job"]) == (0, tried)
 
 
+def test_what_was_only_tried_is_not_named_as_made(checkout: Callable[[str], Path]) -> None:
+    root = checkout(one_play("set_fact: {faceswap_run_result: {job: x, video: v, report: r}}"))
+    for words, path, said in (([], "v", "0 changed"), (["--check"], None, "0 would change")):
+        _, outcome, told = run(root, "run", *words)
+        assert (outcome["video"], outcome["report"]) == (path, path and "r")
+        assert f"\n{said}\n" in told and ("video" in told) is bool(path)
+
+
 def test_what_a_play_says_keeps_its_lines(checkout: Callable[[str], Path]) -> None:
     _, _, told = run(checkout(one_play('debug: {msg: "studio: there\\nssh studio"}')), "run")
     assert "\n  studio: there\n  ssh studio\n" in told

@@ -56,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where it is seen that nobody reads any more
             return code
         outcome = _run(options, Screen(human))
+        if options.check:  # named is what would be made
+            outcome.video = outcome.report = None
         if not outcome.message and not outcome.failures:
-            _print_results(outcome, human)
+            _print_results(outcome, "would change" if options.check else "changed", human)
         for sentence in _bad_news(outcome):
             print(sentence, file=sys.stderr)
         if options.json:
@@ -240,13 +242,13 @@ def _origin(environ: Mapping[str, str], began: float) -> float:
         raise UsageError("FACESWAP_OCI_STARTED must be seconds since 1970, as `date +%s` prints.") from None
 
 
-def _print_results(outcome: Outcome, stream: TextIO) -> None:
+def _print_results(outcome: Outcome, verb: str, stream: TextIO) -> None:
     rows = [(phase.name, phase.seconds) for phase in outcome.phases] + [("total", outcome.seconds)]
     width = max(len(name) for name, _ in rows)
     print(file=stream)
     for name, seconds in rows:
         print(f"{name:<{width}}  {clock_text(seconds):>8}", file=stream)
-    print(f"\n{outcome.changed} changed", file=stream)
+    print(f"\n{outcome.changed} {verb}", file=stream)
     for name, path in (("video", outcome.video), ("report", outcome.report)):
         if path:
             print(f"{name:<6}  {path}", file=stream)
