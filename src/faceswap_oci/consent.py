@@ -63,7 +63,11 @@ def add_parser(commands: Any, elsewhere: Sequence[argparse.ArgumentParser]) -> N
     new_parser.add_argument(
         "-o", "--output", type=Path, metavar="RECORD", help="default: NAME.consent.yml beside the source"
     )
-    new_parser.add_argument("--force", action="store_true", help="write over a record that is there, which voids it")
+    new_parser.add_argument(
+        "--force",
+        action="store_true",
+        help="write over a record that is there, which voids it; what you do not say is kept of it",
+    )
 
     sign_parser = verbs.add_parser("sign", help="sign a record with your SSH key")
     sign_parser.add_argument("record", type=Path, metavar="RECORD")
@@ -129,6 +133,8 @@ def _new(options: argparse.Namespace, house: House) -> int:
     if not record_path.parent.is_dir():
         raise UsageError(f"There is no folder {options.output.parent}: make it, or name another with --output.")
     _keep(options.force, record_path, *([] if same(options.reference, picture_path) else [picture_path]))
+    if options.force:
+        _answer_as_before(options, record_path, house)
     answers = _answers(options, sources)
     record = records.Record(
         id=f"consent-{secrets.token_hex(6)}",  # it stands in every result: nobody's name is in it
@@ -152,8 +158,12 @@ def _new(options: argparse.Namespace, house: House) -> int:
     records.write_whole(picture_path, image)
     records.write_whole(record_path, text.encode())
     print(f"\nWritten: {record_path}\n         {picture_path}")
+    again = f"{command()} consent new --force --at SECOND {shlex.join(map(str, options.source))}"
+    if options.output:
+        again += f" --output {shlex.quote(str(options.output))}"
     print(
-        f"The picture must show {record.identity} alone, from the front; else: --at SECOND, or --reference PICTURE."
+        f"The picture must show {record.identity} alone, from the front. Else take another frame, or a picture of "
+        f"your own (--reference PICTURE in place of --at); your answers are kept:\n\n  {again}\n"
     )
     if record.valid_until < today():
         print(
@@ -162,6 +172,26 @@ def _new(options: argparse.Namespace, house: House) -> int:
         )
     print(f"Then sign the record:\n\n  {command()} consent sign {shlex.quote(str(record_path))}")
     return OK
+
+
+def _answer_as_before(options: argparse.Namespace, path: Path, house: House) -> None:
+    """Take what was not said now from the record that will be written over, and say so."""
+    try:
+        before, _ = read_record(path, house)
+    except (UsageError, house.records.ConsentError):
+        return
+    kept = {
+        "identity": before.identity,
+        "purpose": before.purpose,
+        "may": before.may_be_made[0] if len(before.may_be_made) == 1 else "both",
+        "recorded_by": before.recorded_by,
+        "until": before.valid_until if before.valid_until >= today() else None,
+    }
+    kept = {name: value for name, value in kept.items() if value and getattr(options, name) is None}
+    vars(options).update(kept)
+    if kept:
+        said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in kept.items())
+        print(f"Kept of {path.name} as it was: {said}.")
 
 
 def _answers(options: argparse.Namespace, sources: Sequence[Path]) -> dict[str, Any]:
@@ -263,6 +293,8 @@ def _check(options: argparse.Namespace, house: House) -> int:
             _show(given, path, consent, house)
     if len(found) == 2 and code == OK:
         records.see_that_they_differ(*found)
+        if len({frozenset(item.sha256 for item in one.record.sources) for one in found}) == 1:
+            raise UsageError("Both are for the same files: a swap needs a video of each.", records.OTHER_FILE)
         print(_for_one_swap(options.record, [consent.record for consent in found], records.NOT_COVERED))
     return code
 

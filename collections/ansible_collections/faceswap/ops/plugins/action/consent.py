@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -43,11 +44,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             sources = {side: self._path(spec[f"source_{side}"]) for side in "ab" if spec[f"source_{side}"]}
             found = consent.check(records, sources)
         except (consent.ConsentError, RefusedError) as error:
-            return self._refuse(str(error), error.code, task_vars or {})
+            return self._refuse(str(error), error.code, spec, task_vars or {})
         except OSError as error:
-            return self._refuse(
-                f"{error.filename} cannot be read ({error.strerror}): mend that.", consent.OTHER_FILE, task_vars or {}
-            )
+            text = f"{error.filename} cannot be read ({error.strerror}): mend that."
+            return self._refuse(text, consent.OTHER_FILE, spec, task_vars or {})
         result: dict[str, Any] = {"changed": False}
         brought = " ".join([str(spec["dest"] or ""), *(found[side]["digest"] for side in "ab")])
         if spec["dest"] and spec["brought"] != brought:
@@ -68,15 +68,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
     def _path(self, path: str) -> Path:
         return Path(self._loader.path_dwim(path))
 
-    def _refuse(self, text: str, code: int, task_vars: dict[str, Any]) -> dict[str, Any]:
+    def _refuse(self, text: str, code: int, spec: Any, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return the refusal, which is a line of the audit log too."""
         if not self._task.check_mode:
-            host = str(task_vars.get("inventory_hostname", "localhost"))
+            entry = {"host": str(task_vars.get("inventory_hostname", "localhost")), "event": "refused", "code": code}
             try:
-                audit_log.append({"host": host, "event": "refused", "stage": "plan", "code": code, "message": text})
+                audit_log.append({**entry, "stage": "plan", "message": text, "consents": self._named(spec)})
             except audit_log.AuditError as error:
                 raise AnsibleActionFail(f"{text} {error}") from None
         return RefusedError(text, code).task_result()
+
+    def _named(self, spec: Any) -> dict[str, Any]:
+        """Return the ids of the records that were given, as far as these can be read."""
+        consent = role_module(role_files(self), "consent")
+        found = {}
+        for side in "ab":
+            with contextlib.suppress(consent.ConsentError, OSError, ValueError):
+                path = self._path(spec[f"record_{side}"])
+                found[side] = {"id": consent.parse(consent.read_bytes(path), str(path)).id}
+        return found
 
     def _bring(self, found: Any, records: dict[str, Path], spec: Any, task_vars: dict[str, Any] | None) -> Any:
         """Bring records, signatures and pictures to the host, under their sides' names, and nothing else."""

@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.faceswap.ops.plugins.action import consent, trusted_signers
+from ansible_collections.faceswap.ops.plugins.action import consent, supervisor, trusted_signers
 from ansible_collections.faceswap.ops.plugins.plugin_utils import host_programs, trust_end
 from ansible_collections.faceswap.ops.plugins.plugin_utils.host_programs import HostPrograms, RefusedError
 
@@ -160,7 +161,10 @@ def test_the_demos_records_hold_and_one_for_both_sides_does_not(monkeypatch: pyt
     spec |= {"source_a": str(demo / "clipA.mp4"), "source_b": str(demo / "clipB.mp4"), "dest": None}
     result = action(monkeypatch, consent, **spec).run()
     assert not result["changed"] and result["consents"]["b"]["id"] == "demo-b"
+    logged: list[Any] = []
+    monkeypatch.setattr(consent.audit_log, "append", logged.append)
     assert action(monkeypatch, consent, **{**spec, "source_b": spec["source_a"]}).run()["consent_code"] == 27
+    assert logged[0]["consents"] == {"a": {"id": "demo-a"}, "b": {"id": "demo-b"}}
     assert action(monkeypatch, consent, **{**spec, "record_b": spec["record_a"]}).run()["consent_code"] == 28
 
 
@@ -190,7 +194,7 @@ def test_a_host_gets_the_lists_of_the_controller_and_keeps_the_newer_one(
     monkeypatch.setattr(trust_end.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path)))
     monkeypatch.setattr(trust_end.os, "geteuid", lambda: 1234)
     folder = tmp_path / ".config" / "faceswap-oci"
-    order: dict[str, Any] = {"allowed_signers": "jo@x key\n", "check": True}
+    order: dict[str, Any] = {"allowed_signers": "jo@x key\n", "check": True, "jobs": "/j"}
     order["revocations"] = {"text": "serial: 2\n", "sig": "two"}
     assert trust_end.bring(order)["changed"] and not folder.exists()
     order["check"] = False
@@ -216,7 +220,8 @@ def test_no_record_on_a_hosts_list_is_lost_to_another_controllers(
 ) -> None:
     monkeypatch.setattr(trust_end.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path)))
     monkeypatch.setattr(trust_end.os, "geteuid", lambda: 1234)
-    order: dict[str, Any] = {"allowed_signers": "jo@x key\n", "check": False, "revocations": revoked(2, "a", "b")}
+    order: dict[str, Any] = {"allowed_signers": "jo@x key\n", "check": False, "jobs": "/j"}
+    order["revocations"] = revoked(2, "a", "b")
     assert trust_end.bring(order)["changed"]
     for serial, lost in ((1, "c"), (2, "c"), (3, "b")):
         answer = trust_end.bring(order | {"revocations": revoked(serial, "a", "c"), "allowed_signers": "x"})
@@ -232,12 +237,13 @@ def test_the_jobs_user_can_read_what_root_brought_under_any_umask(
 ) -> None:
     monkeypatch.setattr(trust_end, "SYSTEM", tmp_path / "etc")
     monkeypatch.setattr(trust_end.os, "geteuid", lambda: 0)
-    order = {"allowed_signers": "jo@x key\n", "check": False, "revocations": revoked(1, "a")}
+    order = {"allowed_signers": "jo@x key\n", "check": False, "revocations": revoked(1, "a"), "jobs": "/j"}
     before = os.umask(0o077)
     try:
         trust_end.bring(order)
         modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "etc", *(tmp_path / "etc").iterdir())}
-        assert modes == {"etc": 0o755, "allowed_signers": 0o644, "revoked.yml": 0o644, "revoked.yml.sig": 0o644}
+        names = ("allowed_signers", "revoked.yml", "revoked.yml.sig", "jobs.json")
+        assert modes == {"etc": 0o755, **dict.fromkeys(names, 0o644)}
         (tmp_path / "etc").chmod(0o700)  # as an earlier version left it
         assert not trust_end.bring(order)["changed"]
         assert (tmp_path / "etc").stat().st_mode & 0o777 == 0o755
@@ -249,15 +255,111 @@ def test_a_list_on_the_host_that_is_no_text_is_replaced(tmp_path: Path, monkeypa
     monkeypatch.setattr(trust_end, "SYSTEM", tmp_path)
     monkeypatch.setattr(trust_end.os, "geteuid", lambda: 0)
     (tmp_path / "allowed_signers").write_bytes(b"jo@x key J\xf6\n")
-    assert trust_end.bring({"allowed_signers": "jo@x key\n", "check": False, "revocations": None})["changed"]
+    order = {"allowed_signers": "jo@x key\n", "check": False, "revocations": None, "jobs": "/j"}
+    assert trust_end.bring(order)["changed"]
     assert (tmp_path / "allowed_signers").read_text() == "jo@x key\n"
 
 
-def test_who_trusts_nobody_leaves_the_host_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders of lists of root and of the login 1234, who has become root."""
+    monkeypatch.setattr(trust_end, "SYSTEM", tmp_path / "etc")
+    monkeypatch.setattr(trust_end.pwd, "getpwuid", lambda user: SimpleNamespace(pw_dir=str(tmp_path / str(user))))
+    monkeypatch.setattr(trust_end.os, "geteuid", lambda: 0)
+    monkeypatch.setitem(trust_end.os.environ, "SUDO_UID", "1234")
+    return tmp_path
+
+
+def test_a_host_keeps_where_jobs_were_ever_made(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bring(jobs: Path, check: bool = False) -> dict[str, Any]:
+        return trust_end.bring({"allowed_signers": None, "revocations": None, "jobs": str(jobs), "check": check})
+
+    one, two, three = (host / name / "jobs" for name in ("a disk", "b", "c"))
+    for jobs in (one, two, one):
+        jobs.mkdir(parents=True, exist_ok=True)
+        assert not bring(jobs)["changed"], "no run is changed by what it keeps"
+    kept = host / "etc" / "jobs.json"
+    assert json.loads(kept.read_text()) == [str(one), str(two)]
+    assert [path.name for path in kept.parent.iterdir()] == ["jobs.json"], "whom it trusts is not its own to say"
+    with monkeypatch.context() as login:  # before it was root who ran them
+        login.setattr(trust_end.os, "geteuid", lambda: 1234)
+        bring(three)
+        assert bring(three, check=True)["jobs"] == [str(one), str(two)], "root's are found by him"
+    two.rmdir()
+    three.mkdir(parents=True)
+    looked = bring(host / "never", check=True)
+    assert looked["jobs"] == [str(one), str(three)] and looked["gone"] == [str(two), str(host / "never")]
+    assert str(host / "never") not in kept.read_text()
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '["jobs"]', "[", "[" * 200_000])
+def test_a_list_of_folders_that_cannot_be_read_is_told_and_kept(host: Path, text: str) -> None:
+    (host / "etc").mkdir()
+    kept = host / "etc" / "jobs.json"
+    kept.write_text(text)
+    order = {"allowed_signers": None, "revocations": None, "jobs": "/j"}
+    for check in (True, False):
+        with pytest.raises((ValueError, RecursionError)):
+            trust_end.bring({**order, "check": check})
+    assert kept.read_text() == text
+
+
+def test_two_runs_at_once_lose_no_folder(host: Path) -> None:
+    (host / "etc").mkdir()
+    threads = [threading.Thread(target=trust_end.add, args=(f"/{n}", host / "etc")) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(trust_end.listed(host / "etc")) == sorted(f"/{n}" for n in range(20))
+
+
+@pytest.mark.parametrize("way", ["nobody is trusted here", "the host is the controller"])
+def test_where_no_list_is_brought_the_host_keeps_where_jobs_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     module = host_programs.role_module(host_programs.role_files(), "consent")
-    monkeypatch.setattr(module, "SYSTEM_TRUST", tmp_path / "nothing")
+    monkeypatch.setattr(module, "SYSTEM_TRUST", tmp_path / "etc")
     monkeypatch.setattr(module, "OWN_TRUST", "nothing/of/ours")
-    assert action(monkeypatch, trusted_signers).run() == {
-        "changed": False,
-        "msg": "Nobody is trusted on the controller.",
+    ran: list[Any] = []
+
+    def run_there(*words: Any) -> dict[str, Any]:
+        ran.append(json.loads(words[-1]))
+        return {"rc": 0, "stdout": json.dumps({"changed": False, "path": "/x", "before": ""}), "stderr": ""}
+
+    monkeypatch.setattr(trusted_signers, "run_there", run_there)
+    made = action(monkeypatch, trusted_signers, jobs="/srv/jobs")
+    local = SimpleNamespace(transport="local", become=None)
+    far = SimpleNamespace(transport="ssh", become=None)
+    made._connection = far if way.startswith("nobody") else local
+    if made._connection is local:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc" / "allowed_signers").write_text("jo@x key\n")
+    assert made.run() == {"changed": False, "path": "/x"}
+    assert ran == [{"allowed_signers": None, "revocations": None, "jobs": "/srv/jobs", "check": False}]
+
+
+# -- stop and purge ------------------------------------------------------------------------------------------
+
+
+def test_each_place_is_asked_for_also_after_one_that_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "supervisor.py").write_text(
+        "import json, sys; bad = sys.argv[2] == '/b'\n"
+        "print(json.dumps({'error': 'It is closed.'} if bad else {'changed': True, 'removed': sys.argv[1:]}))"
+    )
+    monkeypatch.setattr(host_programs, "role_files", lambda _: folder)
+    spec = {"supervisor": f"{folder}/supervisor.py", "verb": "purge", "places": ["/a", "/b", "/c"], "ids": ["x"]}
+    result = action(monkeypatch, supervisor, **spec).run()
+    assert result["failed"] and result["changed"] and result["msg"] == "/b: It is closed."
+    assert {place: answer["removed"] for place, answer in result["answers"].items()} == {
+        place: ["purge", place, "x"] for place in ("/a", "/c")
     }
+    assert "failed" not in action(monkeypatch, supervisor, **{**spec, "places": ["/a"]}).run()
+
+
+def test_other_programs_than_the_roles_stop_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"supervisor": f"{folder}/supervisor.py", "verb": "stop", "places": ["/a"], "ids": []}
+    result = action(monkeypatch, supervisor, **spec).run()
+    assert result["failed"] and result["consent_code"] == 30 and "are not those of the role" in result["msg"]
+    result = action(monkeypatch, supervisor, **{**spec, "supervisor": f"{folder}/evil.py"}).run()
+    assert result["failed"] and result["consent_code"] == 30
