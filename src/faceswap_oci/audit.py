@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from faceswap_oci.play import FAILED, NOTHING_RUN, OK, UsageError
-from faceswap_oci.shared import collection_module
+from faceswap_oci.shared import collection_module, printable
 
 
 def add_parser(commands: Any) -> None:
@@ -32,16 +32,18 @@ def run(options: argparse.Namespace, root: Path) -> int:
         print(f"There is no audit log here yet ({folder}): the first stage that is run begins it.")
         return FAILED if sidecar else NOTHING_RUN
     for sentence in findings.sentences:
-        print(sentence)
+        print(printable(sentence))
+    if findings.sentences and log.remedy(folder) not in findings.sentences[-1]:
+        print(printable(f"The log is not as it was written: {log.remedy(folder)}"))
     code = FAILED if findings.sentences else OK
     if code == OK:
         last = f", the last of {findings.entries[-1]['time']}" if findings.entries else ""
-        print(f"The audit log is whole: {findings.count} lines{last} ({folder}).")
+        print(printable(f"The audit log is whole: {findings.count} lines{last} ({folder})."))
     if sidecar:
         line = next((entry for entry in findings.entries if entry["hash"] == sidecar["audit"]), None)
-        said = _about(sidecar, line)
-        print(said)
-        code = code if line and sidecar["sha256"] in line["outputs"].values() else FAILED
+        said, good = _about(sidecar, line)
+        print(printable(said))
+        code = code if good else FAILED
     return code
 
 
@@ -59,10 +61,17 @@ def _sidecar(path: Path) -> Mapping[str, str]:
         ) from error
 
 
-def _about(sidecar: Mapping[str, str], line: Mapping[str, Any] | None) -> str:
+def _about(sidecar: Mapping[str, str], line: Mapping[str, Any] | None) -> tuple[str, bool]:
+    """What the log's line says of a side-car's file, and whether it is that of its release."""
     if line is None:
-        return "The side-car's line is not in the log: the result was released elsewhere, or its line is gone."
+        return "The side-car's line is not in the log: the result was released elsewhere, or its line is gone.", False
+    there = f"The side-car's line is in the log (line {line['n']}), but it"
+    if line["event"] != "released":
+        return f"{there} is of {line['event']!r} and no release: the side-car was altered.", False
     if sidecar["sha256"] not in line["outputs"].values():
-        return f"The side-car's line is in the log (line {line['n']}), but it is about another file."
+        return f"{there} is about another file.", False
     ids = ", ".join(str(one["id"]) for one in line["consents"].values() if isinstance(one, Mapping) and "id" in one)
-    return f"The side-car's file was released on {line['time']} by {line['who']}, with {ids} (line {line['n']})."
+    return (
+        f"The side-car's file was released on {line['time']} by {line['who']}, with {ids} (line {line['n']}).",
+        True,
+    )

@@ -29,3 +29,8 @@ def collection_module(root: Path, name: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)
     return importlib.import_module(f"ansible_collections.faceswap.ops.plugins.module_utils.{name}")
+
+
+def printable(text: str) -> str:
+    """A line of somebody else's without what a terminal would obey, or show in another order."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import pwd
+import shlex
 import shutil
 import struct
 import subprocess
@@ -123,6 +124,22 @@ def knows(entry: Mapping[str, Any], folder: Path | None = None) -> bool:
     return False
 
 
+def has_released(line: str, sha256: str, folder: Path | None = None) -> bool:
+    """Whether the log is whole, and its line of this hash says that a file of this digest was released."""
+    try:
+        findings = verify(folder)
+    except AuditError:
+        return False
+    return (
+        findings is not None
+        and not findings.sentences
+        and any(
+            entry["hash"] == line and entry["event"] == "released" and sha256 in entry["outputs"].values()
+            for entry in findings.entries
+        )
+    )
+
+
 def verify(folder: Path | None = None) -> Findings | None:
     """Hold the log against its own chain and its signed head; None if there is no log yet. Raises AuditError."""
     folder = folder or audit_folder()
@@ -139,14 +156,17 @@ def verify(folder: Path | None = None) -> Findings | None:
             text = (folder / _LOG).read_bytes()
     except OSError as error:
         raise AuditError(
-            f"The audit log in {folder} cannot be read ({error.strerror or error}): a file of it was removed, "
-            "or belongs to somebody else."
+            f"The audit log in {folder} cannot be read ({error.strerror or error}), so a file of it was removed or "
+            f"belongs to somebody else: {remedy(folder)}"
         ) from error
     entries, sentence = _chain(text.splitlines(keepends=True))
     if sentence is None and head is not None:
         sentence = _against_head(entries, head)
     count = int(head["count"]) if head else len(entries)
-    return Findings(count, entries, ([sentence] if sentence else []) + about_head)
+    sentences = ([sentence] if sentence else []) + about_head
+    if not sentences and not (folder / _KEY).is_file():
+        sentences = ["The key that signs the log was removed, so that no line can follow."]
+    return Findings(count, entries, sentences)
 
 
 def commit() -> str:
@@ -362,11 +382,14 @@ def _head(folder: Path) -> dict[str, Any]:
     raise _altered(folder, _HEAD)
 
 
+def remedy(folder: Path) -> str:
+    """What to do with a log that is not whole."""
+    move = shlex.join(["mv", str(folder), f"{folder}.altered"])
+    return f"keep the folder as it is for whoever looks into it, and move it away ({move}) to begin a new log."
+
+
 def _altered(folder: Path, name: str) -> AuditError:
-    return AuditError(
-        f"{folder / name} is not what was signed, so the audit log was altered: keep the folder as it is for whoever "
-        f"looks into it, and move it away (mv {folder} {folder}.altered) to begin a new log."
-    )
+    return AuditError(f"{folder / name} is not what was signed, so the audit log was altered: {remedy(folder)}")
 
 
 def _check_end(folder: Path, head: Mapping[str, Any]) -> None:
@@ -385,8 +408,7 @@ def _check_end(folder: Path, head: Mapping[str, Any]) -> None:
     if end != (head["count"], head["hash"]):
         raise AuditError(
             f"The audit log {folder / _LOG} does not end as its signed head says, so lines were altered: "
-            f"`faceswap-oci audit verify` names the first; move the folder away (mv {folder} {folder}.altered) "
-            "to begin a new log."
+            f"`faceswap-oci audit verify` names the first; {remedy(folder)}"
         )
 
 

@@ -95,6 +95,19 @@ def test_an_end_is_known_if_the_last_line_of_its_stage_says_the_same(log: Path) 
     assert not audit_log.knows(entry, log / "nowhere")
 
 
+def test_only_a_whole_log_tells_what_was_released_here(log: Path, tmp_path: Path) -> None:
+    right = audit_log.append({"event": "released", "outputs": {"/x": "1" * 64}}, log)
+    other = audit_log.append({"event": "quarantined", "outputs": {"/x": "2" * 64}}, log)
+    assert audit_log.has_released(right, "1" * 64, log)
+    for line, digest in ((right, "2" * 64), (other, "2" * 64), ("0" * 64, "1" * 64)):
+        assert not audit_log.has_released(line, digest, log)
+    assert not audit_log.has_released(right, "1" * 64, tmp_path / "none")
+    put(log, lines_of(log)[:-1])
+    assert not audit_log.has_released(right, "1" * 64, log)
+    (log / "lock").unlink()
+    assert not audit_log.has_released(right, "1" * 64, log)
+
+
 def test_an_entry_says_who_when_and_what(tmp_path: Path) -> None:
     made = append(an_entry(1), tmp_path / "state" / "audit")
     [line] = seen(tmp_path / "state" / "audit").entries
