@@ -22,6 +22,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from ansible_collections.faceswap.ops.plugins.module_utils import label_look
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
@@ -71,6 +72,8 @@ def write_video(
     colour: tuple[int, int, int, int] | None = None,
     rotation: int | None = None,
     rate: Fraction | None = None,
+    pixel_aspect: Fraction = Fraction(1),
+    timecode: str = "",
 ) -> Path:
     """A source: one frame per entry of `pts`, and one sound track per codec in `sound`."""
     with av.open(str(path), "w") as out:
@@ -78,6 +81,8 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt = (*size, pixel_format)
         context = stream.codec_context
         context.time_base = time_base
+        context.sample_aspect_ratio = pixel_aspect
+        stream.metadata.update({"timecode": timecode} if timecode else {})
         if colour:
             context.color_range, context.color_primaries, context.color_trc, context.colorspace = colour
         if rotation is not None:
@@ -490,6 +495,38 @@ def test_frames_that_were_already_turned_upright_are_not_turned_again(make: Make
     assert_labelled(seen.pictures, job)
 
 
+@pytest.mark.parametrize("aspect", ["1/2", "16/11", "2"])
+def test_the_shape_of_pixels_is_kept(make: Make, aspect: str) -> None:
+    job = make(size=(320, 240), pts=range(3), pixel_aspect=Fraction(aspect))
+    result = run(job)
+    with av.open(str(result)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(aspect)
+    assert label_look.objection(result, labels, json.loads((job / "result" / "label.json").read_text())) is None
+
+
+@pytest.mark.parametrize("aspect", ["1/12", "49/100", "201/100"])
+def test_pixels_that_would_squeeze_the_label_are_refused(make: Make, aspect: str) -> None:
+    job = make(pts=range(3), pixel_aspect=Fraction(aspect))
+    with pytest.raises(sources.JobError, match=r"times as wide as high, .+: encode it anew with square pixels"):
+        run(job)
+    assert not (job / "result").exists()
+
+
+@pytest.mark.parametrize("part", ["", "3-7"])
+def test_a_source_s_time_code_is_not_copied(make: Make, part: str) -> None:
+    job = make("a.mov", pts=range(8), sound=["aac"], timecode="01:00:00:00")
+    if part:
+        keep_part(job, 3, 7)
+    with (
+        av.open(str(job / "input" / "a.mov")) as source,
+        av.open(str(run(job, "input/a.mov", part=part))) as container,
+    ):
+        assert "data" in [stream.type for stream in source.streams]
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+    told = json.loads((job / "result" / "label.json").read_text())
+    assert label_look.objection(job / "result" / "swap.mp4", labels, told) is None
+
+
 @pytest.mark.parametrize("colour", [(1, 1, 1, 1), (2, 1, 13, 5), (1, 9, 16, 9), (0, 2, 2, 2)])
 def test_colours_and_their_tags_are_kept(make: Make, colour: tuple[int, int, int, int]) -> None:
     options = {} if colour[0] == 0 else {"colour": colour}
@@ -519,7 +556,7 @@ def test_the_file_says_that_it_was_manipulated(make: Make) -> None:
     job = make(pts=range(3))
     metadata = look(run(job, name="anna", style=labels.Style("KI-manipuliert"), language="de")).metadata
     assert metadata["title"] == "KI-manipuliert"
-    assert metadata["comment"] == "Die Bilder in diesem Video wurden mit KI manipuliert: Ein Gesicht wurde getauscht."
+    assert metadata["comment"] == "Die Bilder in diesem Video wurden mit KI manipuliert: Ein Gesicht wurde ersetzt."
     assert not [value for value in metadata.values() if "anna" in value]  # a job's name may be a person's
     page = (job / "result" / "report.html").read_text()
     assert '<strong lang="de">Die Bilder in diesem Video' in page and '<q lang="de">KI-manipuliert</q>' in page
@@ -528,7 +565,7 @@ def test_the_file_says_that_it_was_manipulated(make: Make) -> None:
 STYLES = [
     labels.Style("Manipulé par IA", "top-right", 4, 60),
     labels.Style("KI-manipuliert", "bottom-left", 10, 100),
-    labels.Style("Künstlich verändert: Gesicht getauscht", "bottom-right", 6, 80),
+    labels.Style("KI-manipuliert: Gesicht getauscht", "bottom-right", 6, 80),
 ]
 
 
@@ -713,10 +750,10 @@ def test_the_command_line_reports_progress_and_faults(make: Make) -> None:
     assert good.returncode == 0, good.stdout + good.stderr
     assert ("8", "8") in re.findall(r"(\d+)/(\d+) \[", good.stderr)
     assert "Releasing: 100%" in good.stderr
-    bad = subprocess.run(command(job, label="Made in Rome"), capture_output=True, text=True, timeout=60)
+    bad = subprocess.run(command(job, label="Not by AI"), capture_output=True, text=True, timeout=60)
     assert bad.returncode == 1
     assert re.fullmatch(
-        r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d ERROR    The label 'Made in Rome' does not say that AI .+: .+\.\n",
+        r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d ERROR    The label 'AI-manipulated: Not by AI' may be read .+: .+\.\n",
         bad.stdout,
     )
     assert "Traceback" not in bad.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from faceswap_oci.shared import collection_module, role_module
+from faceswap_oci.shared import collection_module, printable, role_module
 
 PROBE = 13  # of the sample, every so many frames are looked at for a label of which nothing is told
 
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, root: Path) -> int:
         return USAGE
     found = examine(options.file, roots, provenance, look, role_module(root, "release/label.py"))
     if not found.sha256 and not options.json:
-        print(*map(_printable, found.wrong), file=sys.stderr)
+        print(*map(printable, found.wrong), file=sys.stderr)
         return USAGE
     print(json.dumps(asdict(found)) if options.json else "\n".join(screen(found)), flush=True)
     return USAGE if not found.sha256 else BAD if found.wrong else OK
@@ -166,8 +166,7 @@ def _sidecar(found: Findings, path: Path, provenance: ModuleType) -> dict[str, A
     if sidecar is None:
         return {}
     found.sidecar = "fits" if sidecar["sha256"] == found.sha256 else "differs"
-    if found.sidecar == "differs":
-        found.altered = True
+    if found.sidecar == "differs":  # the signature may hold all the same: anybody can put a side-car there
         found.wrong.append("It is not the file that its side-car is about: a byte of it, or all of it, is another.")
     try:
         assertions = sidecar["manifest"]["assertions"]
@@ -182,6 +181,8 @@ def _label(found: Findings, path: Path, look: ModuleType, label: ModuleType, tol
 
     style = _told_style(label, told)
     try:
+        if beside := look.unseen(path):
+            found.wrong.append(f"It {beside}.")
         if style is None:
             texts = label.DEFAULT_TEXTS.values()
             styles = [label.Style(text, corner) for text in texts for corner in label.CORNERS]
@@ -230,12 +231,13 @@ def screen(found: Findings) -> list[str]:
         text = f"“{label['text']}” " if label["text"] else ""
         rows.append(("Label", f"{text}on {label['seen']} of {label['frames']} frames looked at"))
     rows += [("It says" if not n else "", line) for n, line in enumerate(_says(found))]
-    lines = [_printable(found.file), ""]
-    lines += [f"{name:<10} {_printable(text)}" for name, text in rows if text]
+    lines = [printable(found.file), ""]
+    lines += [f"{name:<10} {printable(text)}" for name, text in rows if text]
     lines.append("")
     if not found.wrong:
-        return [*lines, "Signed, unaltered and labelled."]
-    return [*lines, *(_printable(sentence) for sentence in found.wrong)]
+        test = "; by a TEST certificate, which proves nothing about who made it" * (found.certificate == "test")
+        return [*lines, f"Signed, unaltered and labelled{test}."]
+    return [*lines, *(printable(sentence) for sentence in found.wrong)]
 
 
 _TRUST = {
@@ -282,8 +284,3 @@ def _says(found: Findings) -> list[str]:
     if found.when:
         lines.append(f"made {found.when.replace('T', ' ').replace('Z', ' UTC')}, by the signer's own clock")
     return lines
-
-
-def _printable(text: str) -> str:
-    """A line without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -25,7 +25,7 @@ DEFAULT_TEXTS = {"en": "AI-manipulated", "fr": "Manipulé par IA", "de": "KI-man
 SENTENCES = {
     "en": "The pictures in this video were manipulated by AI: a face was swapped.",
     "fr": "Les images de cette vidéo ont été manipulées par IA : un visage a été remplacé.",
-    "de": "Die Bilder in diesem Video wurden mit KI manipuliert: Ein Gesicht wurde getauscht.",
+    "de": "Die Bilder in diesem Video wurden mit KI manipuliert: Ein Gesicht wurde ersetzt.",
 }
 CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
 # Measured at the least of both, on checks, stripes, flashes and noise, in frames from 96x64 to 1280x720: encoded as
@@ -36,6 +36,7 @@ OPACITIES = (60, 100)  # % of the box; white on a white picture's box then still
 DEFAULT_SIZE, DEFAULT_OPACITY = 5, 66
 
 LIMIT = 100  # characters; what is longer is no label any more
+PIXEL_ASPECTS = (0.5, 2)  # width by height of a pixel as shown; beyond them the label would be squeezed past reading
 PREFERRED = 14  # px; the text size that small frames start from
 LEAST = 11  # px; below this the built-in font stops being legible after encoding
 ROOM = 1 / 2  # the share of the frame's height that a label of several lines may cover
@@ -44,15 +45,17 @@ LUMA = (0.299, 0.587, 0.114)
 COMMON = (240, 360, 480, 540, 720, 1080, 1440, 2160)  # px; the shorter side of videos
 SHIFTS = [(0, 0)] + [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]  # px; what scaling may round
 
-# An own text must say that AI made it, in one of the three languages, and may not deny it. The role's variables hold
-# the same patterns, and a test that they are the same. \u0301 and \u0308 are the accents of letters in two pieces.
-KNOWN = r"\bdeep[ -]?fakes?\b|\bhypertrucages?\b|\bface[ -]?swap"
-MAKER = r"\b(AI|KI|IA)\b|\bartificial|\bartificiel|\bk(ü|u\u0308)nstlich"
-MADE = (
-    r"\b(manipul|generat|g(é|e\u0301)n(é|e\u0301)r|alter|modifi|chang|swap|replac|exchang|made\b|creat|synth"
-    r"|ver(ä|a\u0308)nder|erzeug|erstell|gemacht|getauscht|bearbeitet|cr(é|e\u0301)|fait|truqu|remplac)"
+# An own text follows the language's, so that nobody has to judge what it says. It may not deny it, as far as words
+# can tell. The role's variables hold the same, and a test that they are the same. \u0301 and \u0308 are the accents
+# of letters in two pieces.
+BETWEEN = ": "  # with a lone dash or dot between spaces the text is found less well
+BEGINNING = "({})\\b".format("|".join(DEFAULT_TEXTS.values()))
+DENIED = (
+    r"\b(not?|never|without|none?|free|real|really|genuine|authentic"
+    r"|un(touched|altered|edited|manipulated|modified)"
+    r"|pas|sans|jamais|aucune?|r(é|e\u0301)el(le)?s?|vraie?s?|authentiques?"
+    r"|nicht|nie|niemals|ohne|kein\w*|echt\w*|unver(ä|a\u0308)ndert\w*)\b|n['\u2019]t\b"
 )
-DENIED = r"\b(not?|never|without|none?|pas|sans|jamais|aucune?|nicht|nie|niemals|ohne|kein\w*)\b|n['\u2019]t\b"
 
 # Beside printable ASCII: what the built-in font has, and what is drawn here with it.
 MARKS = {
@@ -112,34 +115,17 @@ class Score(NamedTuple):
         return self.whole >= 0.45 and self.match >= 0.3 and self.contrast >= 0.12
 
 
-def checked(text: str, language: str, corner: str, size: int, opacity: int) -> Style:
-    """A label within its limits; an empty text is the language's own.
+def checked(own: str, language: str, corner: str, size: int, opacity: int) -> Style:
+    """A label within its limits: the language's own text, and an own one after it, which may begin with one itself.
 
     Raises:
         LabelError: says which limit is not kept.
     """
     if language not in DEFAULT_TEXTS:
         raise LabelError(f"The label's language is {language!r}: choose one of {', '.join(DEFAULT_TEXTS)}.")
-    if corner not in CORNERS:
-        raise LabelError(f"The label's corner is {corner!r}: choose one of {', '.join(CORNERS)}.")
-    for what, value, (least, most) in (("size", size, SIZES), ("opacity", opacity, OPACITIES)):
-        if not least <= value <= most:
-            raise LabelError(f"The label's {what} is {value} %, and it is legible from {least} to {most}: change it.")
-    text = unicodedata.normalize("NFC", " ".join(text.split())) or DEFAULT_TEXTS[language]
-    if len(text) > LIMIT:
-        raise LabelError(f"The label has {len(text)} characters: shorten it to at most {LIMIT}.")
-    lacking = sorted(set(text) - ALLOWED)
-    if lacking:
-        raise LabelError(
-            f"The label has characters that cannot be drawn ({' '.join(map(ascii, lacking))}): "
-            "write it in letters of English, French or German."
-        )
-    if not discloses(text):
-        raise LabelError(
-            f"The label {text!r} does not say that AI made the pictures: write so, as in "
-            f"{', '.join(map(repr, DEFAULT_TEXTS.values()))}, without a 'not', or leave it empty."
-        )
-    return Style(text, corner, size, opacity)
+    own = tidy(own)
+    text = own if discloses(own) else BETWEEN.join(filter(None, (DEFAULT_TEXTS[language], own)))
+    return within_limits(Style(text, corner, size, opacity))
 
 
 def from_record(record: Mapping[str, Any]) -> Style:
@@ -150,18 +136,49 @@ def from_record(record: Mapping[str, Any]) -> Style:
     """
     try:
         size, opacity = int(record["size"]), int(record["opacity"])
-        return checked(str(record["text"]), "en", str(record["corner"]), size, opacity)
+        style = within_limits(Style(tidy(str(record["text"])), str(record["corner"]), size, opacity))
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise LabelError("The record tells of no label: look for the usual ones.") from None
+        style = None
+    if style is None or not discloses(style.text):
+        raise LabelError("The record tells of no label: look for the usual ones.")
+    return style
+
+
+def tidy(text: str) -> str:
+    """A text in one line, each letter in one piece."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def discloses(text: str) -> bool:
-    """Whether a text says that AI made the pictures, as far as patterns can tell."""
+    """Whether a text begins with what a language says by itself, in capitals or not."""
+    return re.match(BEGINNING, text, re.IGNORECASE) is not None
 
-    def found(pattern: str) -> bool:
-        return re.search(pattern, text, re.IGNORECASE) is not None
 
-    return (found(KNOWN) or (found(MAKER) and found(MADE))) and not found(DENIED)
+def within_limits(style: Style) -> Style:
+    """The label, where it keeps the limits; LabelError says which one it does not."""
+    if style.corner not in CORNERS:
+        raise LabelError(f"The label's corner is {style.corner!r}: choose one of {', '.join(CORNERS)}.")
+    sizes = (("size", style.size_percent, SIZES), ("opacity", style.opacity_percent, OPACITIES))
+    for what, value, (least, most) in sizes:
+        if not least <= value <= most:
+            raise LabelError(f"The label's {what} is {value} %, and it is legible from {least} to {most}: change it.")
+    if len(style.text) > LIMIT:
+        raise LabelError(
+            f"The label has {len(style.text)} characters: shorten your own text, so that {LIMIT} are left."
+        )
+    lacking = sorted(set(style.text) - ALLOWED)
+    if lacking:
+        raise LabelError(
+            f"The label has characters that cannot be drawn ({' '.join(map(ascii, lacking))}): "
+            "write it in letters of English, French or German."
+        )
+    denied = re.search(DENIED, style.text, re.IGNORECASE)
+    if denied:
+        raise LabelError(
+            f"The label {style.text!r} may be read to deny that AI made the pictures ({denied[0]}): "
+            "leave that word out, or the own text empty."
+        )
+    return style
 
 
 def label_font(size: int) -> ImageFont.FreeTypeFont:

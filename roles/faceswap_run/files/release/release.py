@@ -550,7 +550,7 @@ def main() -> int:
     parser.add_argument("--source", required=True, type=Path, help="identity A's video or folder of images")
     parser.add_argument("--frames", required=True, type=Path, help="folder of converted frames (quarantine)")
     parser.add_argument("--output", required=True, type=Path, help="folder of the result")
-    parser.add_argument("--label", default="", metavar="TEXT", help="burnt into every frame (the language's own)")
+    parser.add_argument("--label", default="", metavar="TEXT", help="own text, behind the language's")
     parser.add_argument("--language", default="en", help=f"of the label, one of {', '.join(DEFAULT_TEXTS)} (en)")
     parser.add_argument("--corner", default=CORNERS[0], help=f"one of {', '.join(CORNERS)} ({CORNERS[0]})")
     parser.add_argument(

@@ -20,6 +20,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from label import PIXEL_ASPECTS
 from PIL import ExifTags, Image
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -130,6 +131,12 @@ def read_video(path: Path, shown: str) -> Source:
             durations.append(frame.duration)
         if first is None:
             raise JobError(f"The source {shown} has no frame that can be decoded: use a video that plays.")
+        pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
+        if not PIXEL_ASPECTS[0] <= pixel_aspect <= PIXEL_ASPECTS[1]:
+            raise JobError(
+                f"The pixels of {shown} are {float(pixel_aspect):.3g} times as wide as high, which would squeeze the "
+                "label past reading: encode it anew with square pixels."
+            )
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         known = [p for p in pts if p is not None]
         begin = (pts[0] or 0) * time_base
@@ -155,7 +162,7 @@ def read_video(path: Path, shown: str) -> Source:
             durations=gaps,
             rate=rate,
             start=start,
-            pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
+            pixel_aspect=pixel_aspect,
             matrix=None if display is None else tuple(int(n) for n in np.frombuffer(display, np.int32)),
             colour=(
                 first.color_range,
