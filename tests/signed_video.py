@@ -172,7 +172,7 @@ def sign(
 ) -> dict[str, Any]:
     """Sign `video` as `target`, with its side-car; return the manifest that was asked for."""
     manifest = manifest or asked()
-    with provenance.open_file(video) as stream, provenance.new_file(target) as out:
+    with provenance.open_file(video) as stream, target.open("w+b") as out:
         provenance.sign(stream, out, manifest, source, credentials)
         out.seek(0)
         digest = provenance.digest_of(out)

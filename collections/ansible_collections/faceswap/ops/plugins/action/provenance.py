@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +20,6 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.faceswap.ops.plugins.module_utils import audit_log, label_look, provenance
-from ansible_collections.faceswap.ops.plugins.module_utils.private_files import sync_folder
 from ansible_collections.faceswap.ops.plugins.module_utils.provenance import ProvenanceError, sidecar_path
 from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate import (
     CredentialError,
@@ -40,6 +40,8 @@ Json = dict[str, Any]
 MISSING, REVOKED, OTHER_HASH, UNSIGNED = 20, 24, 27, 32
 NOT_YET = (20, 30)  # in check mode: what a run would bring or make first
 STAYS = "label.json"  # not to leave: the manifest has what it says
+BESIDE = {"report.html", "log.txt", STAYS}  # what release writes beside the video
+PRIVATE = ".publishing"  # folder in the result's own; a killed run leaves it to the next
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # a file's name: no folder, nothing hidden
 DIGEST = re.compile(r"[0-9a-f]{64}")
 LONGER_S, LONGER = 1.0, 1.05  # what a result may last longer than its source, as containers round
@@ -257,17 +259,16 @@ def leaving(released: Json) -> dict[str, str]:
 
 
 def checked(told: Json) -> Json:
-    """The host's answer, if it is one; its names become files here."""
+    """The host's answer, if it is one; its names become files here, and are those that release writes."""
     try:
-        names = [told["video"], *told["files"]]
         digests = [*told["files"].values(), *told["sources"].values()]
         digests += [consent["digest"] for consent in told["consents"].values()]
         sound = (
-            all(isinstance(name, str) and PLAIN.fullmatch(name) for name in names)
+            PLAIN.fullmatch(told["video"])
             and all(isinstance(digest, str) and DIGEST.fullmatch(digest) for digest in digests)
             and told["video"] in told["files"]
             and told["video"].endswith(".mp4")
-            and sidecar_path(Path(told["video"])).name not in told["files"]
+            and set(told["files"]) <= {told["video"], *BESIDE}
             and set(told["consents"]) == set(told["sources"]) == {"a", "b"}
         )
         provenance.swap_assertion(told, "")
@@ -281,7 +282,8 @@ def checked(told: Json) -> Json:
 def at_home(dest: Path, released: Json, swap: Json, signer: Credentials | None) -> Json | None:
     """The side-car of this very result, where it is there whole and signed so; None: it is not.
 
-    `signer` None stands for any test certificate. Any test certificate is as good as another.
+    `signer` None stands for any test certificate. Any test certificate is as good as another. Anybody can write a
+    side-car, and a certificate of any name: that it was signed here is what the audit log says.
     """
     video = dest / released["video"]
     try:
@@ -297,15 +299,19 @@ def at_home(dest: Path, released: Json, swap: Json, signer: Credentials | None) 
             return None
         if sidecar["unsigned_sha256"] != released["files"][released["video"]]:
             return None
+        if not audit_log.has_released(sidecar["audit"], sidecar["sha256"]):
+            return None
         for name, digest in leaving(released).items():
             with provenance.open_file(dest / name) as stream:
                 if provenance.digest_of(stream) != (sidecar["sha256"] if name == released["video"] else digest):
                     return None
         with provenance.open_file(video) as stream:
-            found = provenance.objection(provenance.read(stream), manifest)
+            reading = provenance.read(stream)
+        if reading is None or reading.is_test != is_test or provenance.objection(reading, manifest):
+            return None
     except (ProvenanceError, OSError, KeyError, TypeError):
         return None  # damaged or gone: it is made again
-    return None if found else sidecar
+    return sidecar
 
 
 def see_source(source: Path, released: Json, consent: Any) -> None:
@@ -333,7 +339,7 @@ def see_video(video: Any, path: Path, source: Path, label: Any, told: Json) -> N
         raise RefusedError(
             f"{path} {found}, so that it is not signed: it stays in quarantine; run the release again.", UNSIGNED
         )
-    lasts, least = label_look.seconds(path), None if source.is_dir() else label_look.seconds(source)
+    lasts, least = label_look.seconds(video), None if source.is_dir() else label_look.seconds(source)
     if lasts is not None and least is not None and lasts > max(least * LONGER, least + LONGER_S):
         raise RefusedError(
             f"{path} lasts {lasts:.1f} s, and source A, from which it would be made, {least:.1f} s: it stays in "
@@ -356,58 +362,41 @@ def publish(
 
     The time is that of signing, reading back and validating, in seconds.
 
-    RefusedError, ProvenanceError or OSError where anything is not as the host says: then nothing has left.
+    RefusedError, ProvenanceError or OSError where anything is not as the host says: then nothing has left. Others may
+    write in both folders, so all is looked at, signed and read back where they cannot.
     """
     video = dest / released["video"]
     asked = provenance.manifest(swap, datetime.datetime.now(datetime.UTC))
-    parts: list[tuple[Path, Path]] = []  # in the order in which they get their names
-    try:
+    outputs: dict[str, str] = {}
+    with private_folder(dest) as private:
         for name, digest in leaving(released).items():
-            final = dest / name
-            part = final.with_name(f".{name}.part")
-            with opened(quarantine / name) as arrived:
-                if provenance.digest_of(arrived) != digest:
-                    raise RefusedError(
-                        f"{quarantine / name} is not what the host released: it stays in quarantine; run the same "
-                        "command again.",
-                        UNSIGNED,
-                    )
-                if final == video:
+            with copied(quarantine / name, digest, dest) as arrived, provenance.new_file(name, private) as target:
+                if name == video.name:
                     see_video(arrived, quarantine / name, source, label, released["label"])
                     arrived.seek(0)
-                parts.append((part, final))
-                with provenance.new_file(part) as target:
-                    if final == video:
-                        began = time.perf_counter()
-                        provenance.sign(arrived, target, asked, source, signer)
-                        target.seek(0)
-                        if found := provenance.objection(provenance.read(target), asked):
-                            raise RefusedError(
-                                f"The signed video did not stand the test: {found}. The result stays in quarantine "
-                                f"({quarantine}).",
-                                UNSIGNED,
-                            )
-                        took = time.perf_counter() - began
-                        signed = provenance.digest_of(target)
-                    else:
-                        shutil.copyfileobj(arrived, target)
-                    target.flush()
-                    os.fsync(target.fileno())
-        outputs = {str(dest / name): digest for name, digest in leaving(released).items()}
-        audit = log({**outputs, str(video): signed})
-        sidecar = provenance.sidecar(signed, released["files"][video.name], asked, signer, audit)
-        final = sidecar_path(video)
-        part = final.with_name(f".{final.name}.part")
-        parts.append((part, final))
-        with provenance.new_file(part) as target:
+                    began = time.perf_counter()
+                    provenance.sign(arrived, target, asked, source, signer)
+                    target.seek(0)
+                    if found := provenance.objection(provenance.read(target), asked):
+                        raise RefusedError(
+                            f"The signed video did not stand the test: {found}. The result stays in quarantine "
+                            f"({quarantine}).",
+                            UNSIGNED,
+                        )
+                    took = time.perf_counter() - began
+                else:
+                    shutil.copyfileobj(arrived, target)
+                outputs[str(dest / name)] = provenance.digest_of(target)
+                os.fsync(target.fileno())
+        signed = outputs[str(video)]
+        sidecar = provenance.sidecar(signed, released["files"][video.name], asked, signer, log(outputs))
+        beside = sidecar_path(video).name
+        with provenance.new_file(beside, private) as target:
             target.write((json.dumps(sidecar, indent=2, sort_keys=True) + "\n").encode())
             target.flush()
             os.fsync(target.fileno())
-        provenance.put(sorted(parts, key=lambda pair: pair[1] == video))
-    finally:
-        for part, _ in parts:
-            part.unlink(missing_ok=True)
-    sync_folder(dest)
+        names = [*leaving(released), beside]
+        provenance.put(sorted(names, key=lambda name: name == video.name), private, dest)
     return sidecar, round(took, 3)
 
 
@@ -432,15 +421,48 @@ def clear(quarantine: Path, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A fetched file; RefusedError where it did not come."""
+def copied(path: Path, digest: str, folder: Path) -> Iterator[Any]:
+    """A copy of a fetched file, which has no name: nobody can open it, and a kill leaves nothing of it.
+
+    RefusedError where the file did not come, or is not of this digest.
+    """
+    with tempfile.TemporaryFile(dir=folder) as copy:
+        try:
+            with provenance.open_file(path) as arrived:
+                shutil.copyfileobj(arrived, copy)
+        except FileNotFoundError:
+            raise RefusedError(
+                f"{path} was not brought home, so nothing could be signed: run the same command again.", UNSIGNED
+            ) from None
+        if provenance.digest_of(copy) != digest:
+            raise RefusedError(
+                f"{path} is not what the host released: it stays in quarantine; run the same command again.", UNSIGNED
+            )
+        yield copy
+
+
+@contextmanager
+def private_folder(dest: Path) -> Iterator[int]:
+    """A handle on an empty folder of our own beside the results, for as long as it takes.
+
+    Who may write in `dest` can put another in its place, but not into what the handle stands for.
+    """
+    path = dest / PRIVATE
+    shutil.rmtree(path, ignore_errors=True)  # of a run that was killed
+    path.mkdir(mode=0o700)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        with provenance.open_file(path) as stream:
-            yield stream
-    except FileNotFoundError:
-        raise RefusedError(
-            f"{path} was not brought home, so nothing could be signed: run the same command again.", UNSIGNED
-        ) from None
+        made = os.fstat(handle)
+        if made.st_uid != os.geteuid() or made.st_mode & 0o022:
+            raise RefusedError(
+                f"Others may write in {path}, where the result would be signed: name a folder of your own in "
+                "faceswap_run_out, in a file system that keeps owners and rights, and run the same command again.",
+                UNSIGNED,
+            )
+        yield handle
+    finally:
+        os.close(handle)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

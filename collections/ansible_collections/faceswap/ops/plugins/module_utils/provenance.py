@@ -378,10 +378,10 @@ def open_file(path: Path) -> Stream:
     return os.fdopen(handle, "rb")
 
 
-def new_file(path: Path) -> Stream:
-    """A file of this name to write and read, in the place of what a killed run left."""
-    path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "w+b")
+def new_file(name: str, folder: int) -> Stream:
+    """A file of this name to write and read, in the folder that a handle stands for."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "w+b")
 
 
 def digest_of(stream: Stream) -> str:
@@ -392,8 +392,8 @@ def digest_of(stream: Stream) -> str:
     return found
 
 
-def put(parts: Sequence[tuple[Path, Path]]) -> None:
-    """Give written and synced files their names, in this order, so that it lasts through a loss of power."""
-    for part, final in parts:
-        part.replace(final)
-        sync_folder(final.parent)
+def put(names: Sequence[str], folder: int, dest: Path) -> None:
+    """Move written and synced files out of a folder, in this order, so that it lasts through a loss of power."""
+    for name in names:
+        os.replace(name, dest / name, src_dir_fd=folder)
+        sync_folder(dest)

@@ -12,7 +12,9 @@ version_added: 0.1.0
 description:
   - Asks the host what it released, which the host verifies once more, with the consents. Holds the answer against
     O(record_a) and O(record_b), which are verified here, and O(source), and only then brings the result into
-    O(quarantine). The fetched files must have the hashes that the host tells.
+    O(quarantine). The fetched files must have the hashes that the host tells, and be those that a release writes.
+  - Copies what was fetched to where nobody else can write, and looks at, signs and reads back that copy alone. So the
+    file system of O(dest) holds the video twice meanwhile, beside the one in O(quarantine).
   - Looks for the label itself, on every frame, or on some by chance in a video of more than 1000; whoever answers in
     the host's place cannot have a video signed without it.
   - Signs the video with a C2PA manifest, which says that it is a composite made with a trained network, of which
@@ -83,7 +85,9 @@ attributes:
     description: There is no difference to show.
     support: none
   idempotent:
-    description: A result that is at home and signed with the same certificate is not signed again.
+    description:
+      - A result that is at home and signed with the same certificate is not signed again. It is at home where the
+        audit log of this controller is whole and says that it released this file.
     support: full
 """
 

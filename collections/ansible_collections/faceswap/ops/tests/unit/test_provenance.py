@@ -19,7 +19,12 @@ import pytest
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.faceswap.ops.plugins.action import provenance as action
 from ansible_collections.faceswap.ops.plugins.filter.signing_objections import signing_objections
-from ansible_collections.faceswap.ops.plugins.module_utils import label_look, provenance, signing_certificate
+from ansible_collections.faceswap.ops.plugins.module_utils import (
+    audit_log,
+    label_look,
+    provenance,
+    signing_certificate,
+)
 from ansible_collections.faceswap.ops.plugins.module_utils.provenance import ProvenanceError, Reading
 from ansible_collections.faceswap.ops.plugins.module_utils.signing_certificate import (
     TEST_NAME,
@@ -69,6 +74,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a host would release: some of the clip, with the label."""
     Job.clip = labelled(tmp_path_factory.mktemp("labelled") / "clip.mp4")
     return Job.clip
+
+
+@pytest.fixture(autouse=True)
+def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This controller's audit log."""
+    folder = tmp_path / "audit"
+    monkeypatch.setattr(audit_log, "audit_folder", lambda: folder)
+    return folder
 
 
 def read(path: Path, roots: str = "") -> Reading | None:
@@ -329,12 +342,16 @@ class Job:
     def publish(self, source: Path = CLIP) -> dict[str, Any]:
         def log(outputs: Any) -> str:
             self.log.append(dict(outputs))
-            return "1" * 64
+            self.meanwhile()
+            return audit_log.append({"event": "released", "outputs": dict(outputs)})
 
         sidecar, _ = action.publish(
             self.quarantine, self.dest, source, self.told, self.swap, self.signer, label_module(), log
         )
         return sidecar
+
+    def meanwhile(self) -> None:
+        """What others do when the video has been signed and read back."""
 
     def put(self, video: Path) -> None:
         """Release another video, of which the host's account is right."""
@@ -360,7 +377,7 @@ def test_a_result_leaves_quarantine_signed_and_is_not_signed_again(job: Job) -> 
     assert names(job.dest) == {"job.mp4", "job.mp4.provenance.json", "report.html"}
     assert sidecar["sha256"] == sha256(job.dest / "job.mp4")
     assert sidecar == json.loads((job.dest / "job.mp4.provenance.json").read_text())
-    assert sidecar["audit"] == "1" * 64
+    assert audit_log.has_released(sidecar["audit"], sidecar["sha256"])
     assert "proves nothing" in sidecar["certificate"]["note"]
     assert job.log == [
         {
@@ -419,9 +436,9 @@ def test_the_video_appears_last_and_its_side_car_before_it(job: Job, monkeypatch
     order: list[str] = []
     real = provenance.put
 
-    def put(parts: Any) -> None:
-        order.extend(final.name for _, final in parts)
-        real(parts)
+    def put(names: Any, *folders: Any) -> None:
+        order.extend(names)
+        real(names, *folders)
 
     monkeypatch.setattr(provenance, "put", put)
     job.publish()
@@ -432,21 +449,124 @@ def test_the_video_appears_last_and_its_side_car_before_it(job: Job, monkeypatch
 def test_a_run_cut_off_while_it_publishes_is_made_good_by_the_next(
     job: Job, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    left, real = [step], Path.replace
+    left, real = [step], os.replace
 
-    def replace(path: Path, target: Path) -> Path:
-        left[0] -= 1
+    def replace(name: str, target: Path, **how: Any) -> None:
+        left[0] -= bool(how)
         if left[0] == 0:
+            shutil.copytree(job.dest / ".publishing", job.dest / "of a kill")  # which tidies nothing up
             raise KeyboardInterrupt
-        return real(path, target)
+        real(name, target, **how)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Path, "replace", replace)
+        patched.setattr(os, "replace", replace)
         job.publish()
     assert "job.mp4" not in names(job.dest)
     assert not job.at_home()
+    (job.dest / "of a kill").rename(job.dest / ".publishing")
     job.publish()
-    assert job.at_home() and not any(name.startswith(".") for name in names(job.dest))
+    assert job.at_home() and names(job.dest) == {"job.mp4", "job.mp4.provenance.json", "report.html"}
+
+
+def test_what_is_signed_is_what_was_looked_at(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write in quarantine writes another video into the file between the look and the signature."""
+    foreign, look = labelled(tmp_path / "foreign.mp4", without=range(30)).read_bytes(), label_look.objection
+
+    def objection(*what: Any) -> str | None:
+        found = look(*what)
+        (job.quarantine / "job.mp4").write_bytes(foreign)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_look, "objection", objection)
+        job.publish()
+    assert look(job.dest / "job.mp4", label_module(), job.told["label"]) is None
+    assert job.at_home()
+
+
+def test_what_is_published_is_what_was_read_back(job: Job, tmp_path: Path) -> None:
+    """Whoever may write beside the result puts files of the same names in the place of what was signed."""
+
+    def put_others_there() -> None:
+        for path in list(job.dest.iterdir()):
+            aside = path.rename(path.with_name("aside"))
+            if aside.is_dir():
+                shutil.copytree(aside, path)
+            for file in path.iterdir() if path.is_dir() else [path]:
+                file.write_text("foreign")
+
+    job.meanwhile = put_others_there  # type: ignore[method-assign]
+    sidecar = job.publish()
+    assert sidecar["sha256"] == sha256(job.dest / "job.mp4")
+    assert (job.dest / "report.html").read_text() == "report"
+
+
+def test_nobody_else_can_open_what_is_being_signed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = provenance.sign, []
+
+    def sign(*what: Any) -> None:
+        seen.extend((path.name, stat.S_IMODE(path.stat().st_mode)) for path in job.dest.iterdir())
+        seen.append(os.fstat(what[0].fileno()).st_nlink)
+        real(*what)
+
+    monkeypatch.setattr(provenance, "sign", sign)
+    job.publish()
+    assert seen == [(".publishing", 0o700), 0]
+
+
+def test_a_folder_of_somebody_elses_is_not_signed_in(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.mkdir
+
+    def mkdir(path: Path, **how: Any) -> None:
+        real(path, **how)
+        if path.name == ".publishing":
+            path.rmdir()
+            real(path)
+            path.chmod(0o777)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(RefusedError, match="Others may write in") as refused:
+        job.publish()
+    assert refused.value.code == 32 and names(job.dest) == set() and job.log == []
+    assert (job.quarantine / "job.mp4").is_file()
+
+
+@pytest.mark.parametrize("log", ["none", "broken", "another event", "another file", "forged"])
+def test_a_result_is_at_home_where_the_log_says_that_it_was_released_here(
+    job: Job, audit: Path, tmp_path: Path, log: str
+) -> None:
+    """Anybody can write a side-car, and a certificate of any name."""
+    job.publish()
+    video, beside = job.dest / "job.mp4", job.dest / "job.mp4.provenance.json"
+    sidecar = json.loads(beside.read_text())
+    if log == "none":
+        audit.rename(tmp_path / "another controller's")
+    elif log == "broken":
+        (audit / "log.jsonl").write_bytes((audit / "log.jsonl").read_bytes()[:-2])
+    elif log == "another event":
+        sidecar["audit"] = audit_log.append({"event": "quarantined", "outputs": {"job.mp4": sidecar["sha256"]}})
+    else:
+        stranger = make_signer(tmp_path / "stranger", name=TEST_NAME)
+        foreign = labelled(tmp_path / "foreign.mp4", without=range(30))
+        sign(foreign, video, read_credentials(stranger.key, stranger.chain), sidecar["manifest"])
+        sidecar["sha256"] = sha256(video)
+        sidecar["audit"] = sidecar["audit"] if log == "another file" else "0" * 64
+    beside.write_text(json.dumps(sidecar))
+    assert not job.at_home()
+    if log != "broken":  # nothing is released with such a log
+        job.publish()
+        assert job.at_home()
+
+
+def test_a_test_certificate_is_not_ones_own_whatever_the_side_car_says(job: Job, tmp_path: Path) -> None:
+    job.publish()
+    signer = make_signer(tmp_path / "own")
+    own = read_credentials(signer.key, signer.chain)
+    beside = job.dest / "job.mp4.provenance.json"
+    sidecar = json.loads(beside.read_text())
+    sidecar["certificate"] = {"kind": own.kind, "name": own.signer, "sha256": own.fingerprint}
+    beside.write_text(json.dumps(sidecar))
+    assert not job.at_home(own)
 
 
 def test_what_the_host_did_not_release_stays_in_quarantine(job: Job) -> None:
@@ -510,18 +630,6 @@ def test_a_label_that_tells_nothing_is_not_signed(job: Job) -> None:
         job.publish()
 
 
-def test_of_a_long_video_more_is_looked_at_than_can_be_foreseen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(label_look, "ALL_UNTIL", 10)
-    monkeypatch.setattr(label_look, "SAMPLE", 3)
-    foreseen = {n + near for n in label_look.spread(30) for near in (0, 1)}
-    video = labelled(tmp_path / "long.mp4", without=set(range(30)) - foreseen)
-    style = label_module().from_record(released()["label"])
-    assert label_look.count(video, label_module(), [style], as_drawn=True) == (5, [5])
-    assert "does not carry" in str(label_look.objection(video, label_module(), released()["label"]))
-
-
 def test_a_video_that_lasts_longer_than_its_source_is_not_signed(job: Job, tmp_path: Path) -> None:
     short = labelled(tmp_path / "short.mp4", frames=5)
     job.put(labelled(tmp_path / "long.mp4", frames=60))
@@ -566,6 +674,8 @@ def test_a_log_that_cannot_be_written_lets_nothing_out(job: Job) -> None:
         {"files": {"job.mp4": "f" * 64, "../x": "f" * 64}},
         {"files": {"job.mp4": "f" * 64, ".bashrc": "f" * 64}},
         {"files": {"job.mp4": "f" * 64, "job.mp4.provenance.json": "f" * 64}},
+        {"files": {"job.mp4": "f" * 64, "unlabelled.mp4": "f" * 64}},
+        {"video": "../job.mp4", "files": {"../job.mp4": "f" * 64}},
         {"files": {"job.mp4": "nonsense"}},
         {"consents": {}},
         {"consents": {"a": {"id": "x", "digest": "a" * 64}}},
@@ -608,7 +718,8 @@ class Task:
         self.plugin = action.ActionModule.__new__(action.ActionModule)
         monkeypatch.setattr(signing_certificate, "state_home", lambda: folder / "state")
         monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
-        monkeypatch.setattr(action.audit_log, "append", self.append)
+        self.real_append = audit_log.append
+        monkeypatch.setattr(audit_log, "append", self.append)
         self.plugin.validate_argument_spec = lambda **_: (None, dict(self.spec))
         self.plugin._loader = SimpleNamespace(path_dwim=str)
         self.plugin._remote_file_exists = lambda _: self.there
@@ -669,7 +780,7 @@ class Task:
 
     def append(self, entry: dict[str, Any]) -> str:
         self.log.append(entry)
-        return "2" * 64
+        return self.real_append(entry)
 
     def run(self) -> dict[str, Any]:
         task = SimpleNamespace(check_mode=self.check or self.play_check)
