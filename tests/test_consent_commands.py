@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 import pexpect
 import pytest
 from PIL import Image
+from trust import Trust, what_is_missing
 
 from faceswap_oci import cli
 from faceswap_oci.play import Failure, Order, Outcome, UsageError
@@ -220,6 +222,26 @@ def test_a_record_is_not_written_over_and_with_force_its_signature_goes(
     assert new(clip, "--force", identity="Anna E.") == 0
     assert read(record, gate).identity == "Anna E."
     assert not record.with_name(f"{record.name}.sig").exists()
+
+
+def test_written_anew_a_record_keeps_what_is_not_said(
+    record: Path, clip: Path, gate: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert new(clip, "--force", may="both", until="2099-12-31") == 0
+    capsys.readouterr()
+    before, picture = read(record, gate), clip.with_name("anna.reference.png").read_bytes()
+    assert cli.main(["consent", "new", "--force", "--at", "1.5", str(clip)]) == 0
+    after = read(record, gate)
+    assert (after.identity, after.purpose, after.may_be_made, after.valid_until, after.recorded_by) == (
+        *(before.identity, before.purpose, before.may_be_made, before.valid_until),
+        before.recorded_by,
+    )
+    assert after.id != before.id and clip.with_name("anna.reference.png").read_bytes() != picture
+    told = capsys.readouterr().out
+    assert "Kept of anna.consent.yml as it was: identity Anna Example," in told
+    assert f"faceswap-oci consent new --force --at SECOND {shlex.quote(str(clip))}\n" in told
+    record.write_text("no record")
+    assert cli.main(["consent", "new", "--force", str(clip)]) == 2, "nothing to keep, and nobody to ask"
 
 
 # --- sign, trust -------------------------------------------------------------------------------------------
@@ -433,6 +455,16 @@ def test_two_records_of_one_person_are_not_for_one_swap(record: Path, clip: Path
     assert cli.main(["consent", "check", str(record), str(other)]) == 28
 
 
+def test_two_records_of_the_same_files_are_not_for_one_swap(
+    record: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = clip.with_name("other.yml")
+    assert new(clip, "-o", other, "--at", "1", may="face", identity="Berta") == 0
+    assert cli.main(["consent", "sign", str(other)]) == 0
+    assert cli.main(["consent", "check", str(record), str(other)]) == 27
+    assert "Both are for the same files: a swap needs a video of each." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("first", "second", "code", "said"),
     [
@@ -447,9 +479,10 @@ def test_two_records_of_one_person_are_not_for_one_swap(record: Path, clip: Path
 def test_of_two_records_each_takes_the_side_that_it_allows(
     record: Path, clip: Path, first: str, second: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = clip.with_name("other.yml")
+    other, source = clip.with_name("other.yml"), clip.with_name("berta.mp4")
+    source.write_bytes(clip.read_bytes() + b"\0\0\0\x08free")  # of an mp4, a box that says nothing
     assert new(clip, "--force", may=first) == 0
-    assert new(clip, "-o", other, "--at", "1", may=second, identity="Berta") == 0
+    assert new(source, "-o", other, "--at", "1", may=second, identity="Berta") == 0
     for path in (record, other):
         assert cli.main(["consent", "sign", str(path)]) == 0
     capsys.readouterr()
@@ -622,7 +655,7 @@ def test_a_revoked_record_is_void_and_everything_of_it_is_told(
     (tmp_path / "gone.provenance.json").touch()
     assert cli.main(["consent", "revoke", str(record), "-i", "far,", "-e", "x=1"]) == 4
     told = capsys.readouterr().out
-    assert f"Revoked: {identifier}" in told
+    assert f"Revoked: {identifier} ({read(record, gate).identity}, anna.mp4), on list 1 in " in told
     assert "NOT deleted on far: Connection refused" in told
     assert re.search(rf"^  {tmp_path}   of \S+: gone.provenance.json, kept$", told, re.M)
     assert "used in the jobs job-gone, job-kept." in told
@@ -762,9 +795,19 @@ def test_audit_says_what_it_found(home: Path, tmp_path: Path, capsys: pytest.Cap
         assert "The audit log is whole: 3 lines" in told
         assert said in told
     log = home / ".local" / "state" / "faceswap-oci" / "audit" / "log.jsonl"
-    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    whole, aside = log.read_text(), f"({shlex.join(['mv', str(log.parent), f'{log.parent}.altered'])})"
+    log.write_text("".join(whole.splitlines(keepends=True)[:2]))
     assert cli.main(["audit", "verify"]) == 1
-    assert capsys.readouterr().out.startswith("Line 3 was cut off")
+    told = capsys.readouterr().out
+    assert told.startswith("Line 3 was cut off") and told.count(aside) == 1
+    log.write_text(whole)
+    (log.parent / "key").unlink()
+    assert cli.main(["audit", "verify"]) == 1
+    told = capsys.readouterr().out
+    assert told.startswith("The key that signs the log was removed") and told.count(aside) == 1
+    log.unlink()
+    assert cli.main(["audit", "verify"]) == 1
+    assert aside in capsys.readouterr().err
     for text in ("[]", "[" * 200_000):
         sidecar.write_text(text)
         assert cli.main(["audit", "verify", "--sidecar", str(sidecar)]) == 2
@@ -772,6 +815,33 @@ def test_audit_says_what_it_found(home: Path, tmp_path: Path, capsys: pytest.Cap
     sidecar.unlink()
     assert cli.main(["audit", "verify", "--sidecar", str(sidecar)]) == 2
     assert capsys.readouterr().err.startswith(f"There is no {sidecar}: give the NAME.mp4")
+
+
+def test_a_line_of_something_else_is_no_release(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit = collection_module(ROOT, "audit_log")
+    sidecar = tmp_path / "x.mp4.provenance.json"
+    for event in ("quarantined", "refused", ""):
+        line = audit.append({"event": event, "outputs": {"/x": "1" * 64}})
+        sidecar.write_text(json.dumps({"audit": line, "sha256": "1" * 64}))
+        assert cli.main(["audit", "verify", "--sidecar", str(sidecar)]) == 1
+        told = capsys.readouterr().out
+        assert f"is of {event!r} and no release" in told and "was released" not in told
+
+
+def test_what_a_log_holds_is_no_order_for_the_terminal(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names in it are others': ESC and U+202E (what follows is shown backwards) are not passed on."""
+    audit = collection_module(ROOT, "audit_log")
+    name = "\x1b[2J\u202e\n"
+    line = audit.append({"event": "released", "consents": {"a": {"id": name}}, "outputs": {"/x": "1" * 64}})
+    sidecar = tmp_path / "x.mp4.provenance.json"
+    sidecar.write_text(json.dumps({"audit": line, "sha256": "1" * 64}))
+    assert cli.main(["audit", "verify", "--sidecar", str(sidecar)]) == 0
+    told = capsys.readouterr().out
+    assert "with ?[2J?? (line 1)" in told and told.replace("\n", "").isprintable()
 
 
 def test_the_public_key_is_read_out_of_a_signature(record: Path, home: Path) -> None:
@@ -784,13 +854,23 @@ def test_the_public_key_is_read_out_of_a_signature(record: Path, home: Path) -> 
 def test_the_play_deletes_on_each_host_it_reaches_and_names_the_others(
     record: Path, home: Path, tmp_path: Path, gate: ModuleType
 ) -> None:
-    job = tmp_path / "a run" / "jobs" / "anna"
-    for name in ("consent", "faces_a", "model"):
-        (job / name).mkdir(parents=True)
-    shutil.copy(record, job / "consent" / "a.yml")
+    if reason := what_is_missing():
+        pytest.skip(reason)
+    trust = Trust(tmp_path / "host's")
+    job, earlier = (tmp_path / run / "jobs" / "anna" for run in ("a run", "a larger disk"))
+    for folder in (job, earlier):
+        for name in ("consent", "faces_a", "model"):
+            (folder / name).mkdir(parents=True)
+        shutil.copy(record, folder / "consent" / "a.yml")
+        (folder / "faces_a" / "1.png").touch()
+    # As runs have kept it. One folder is gone, one is no folder, and in the earlier one somebody left nonsense.
+    gone, no_folder = tmp_path / "gone" / "jobs", tmp_path / "file"
+    no_folder.touch()
+    known = [str(earlier.parent), str(gone), str(no_folder)]
+    (trust.trusted / "jobs.json").write_text(json.dumps(known))
+    (earlier.parent / "broken" / "consent" / "z.yml").mkdir(parents=True)
     other = job.with_name("other")
     (other / "faces_a").mkdir(parents=True)
-    (job / "faces_a" / "1.png").touch()
     hosts = {
         "all": {
             "vars": {
@@ -812,14 +892,32 @@ def test_the_play_deletes_on_each_host_it_reaches_and_names_the_others(
     (tmp_path / "hosts.json").write_text(json.dumps(hosts))
     (tmp_path / "program.py").write_text(PROGRAM)
     words = ["consent", "revoke", str(record), "-i", str(tmp_path / "hosts.json")]
-    done = subprocess.run(
-        [sys.executable, tmp_path / "program.py", ROOT, home, *words], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"here: deleted of job anna: .*faces_a, model\.$", done.stdout, re.M)
-    assert "NOT deleted on asleep: asleep does not run: start it, or destroy it." in done.stdout
-    assert "NOT deleted on far: " in done.stdout
-    assert sorted(path.name for path in job.iterdir() if path.is_dir()) == ["consent"]
+    program = [sys.executable, str(tmp_path / "program.py"), str(ROOT), str(home), *words]
+
+    def revoke() -> str:
+        done = subprocess.run([*trust.prefix, *program], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return done.stdout
+
+    told = revoke()
+    assert f"NOT deleted on here: {earlier.parent}: Not all could be purged" in told
+    assert " broken: " in told and str(no_folder) in told and "nothing of it" not in told
+    for folder in (job, earlier):
+        assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["consent"]
+    shutil.rmtree(earlier.parent / "broken")
+    no_folder.unlink()
+    (earlier / "faces_a").mkdir()
+    shutil.copy(record, earlier / "consent" / "a.yml")
+    told = revoke()
+    assert re.search(
+        rf"^ *here: deleted of job anna in {earlier.parent}: consent/a\.yml, faces_a\. "
+        rf"nothing of it is in {job.parent}\. there is no {no_folder}\. there is no {gone}\.$",
+        told,
+        re.M,
+    ), told
+    assert json.loads((trust.trusted / "jobs.json").read_text()) == [*known, str(job.parent)]
+    assert "NOT deleted on asleep: asleep does not run: start it, or destroy it." in told
+    assert "NOT deleted on far: " in told
     assert (other / "faces_a").exists()
 
 

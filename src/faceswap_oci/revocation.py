@@ -14,7 +14,7 @@ from typing import Any
 from faceswap_oci import ask
 from faceswap_oci.play import BROKEN, OK, Outcome, UsageError
 from faceswap_oci.record_files import House, absolute, read_record, today
-from faceswap_oci.shared import collection_module
+from faceswap_oci.shared import collection_module, printable
 from faceswap_oci.signers import is_trusted, key_to_sign_with, public_line, signed
 
 Json = dict[str, Any]
@@ -24,8 +24,8 @@ _JOURNAL = ".revoking.json"  # a signed list on its way into the trust folder
 
 def revoke(options: argparse.Namespace, house: House) -> int:
     """Revoke a record here, delete on the hosts, and tell what is left and where."""
-    identifier = _identifier(options.id, house)
-    serial = _revoke_here(identifier, options.key, house)
+    identifier, whose = _identifier(options.id, house)
+    serial = _revoke_here(identifier, whose, options.key, house)
     # Before the play, which takes a while and may be ended by Ctrl-C: the record is void from here on.
     logged = _log(house, "revoked", identifier, {"serial": serial})
     print("\nDeleting what was made with it on the hosts of the inventory:")
@@ -67,10 +67,13 @@ def _log(house: House, event: str, identifier: str, settings: Json, code: int = 
     return True
 
 
-def _identifier(given: str, house: House) -> str:
+def _identifier(given: str, house: House) -> tuple[str, str]:
+    """A record's id, and whose it is where the record itself was given."""
     path = absolute(Path(given))
     if path.is_file():
-        return str(read_record(path, house)[0].id)
+        record = read_record(path, house)[0]
+        names = sorted({item.name for item in record.sources})
+        return record.id, f" ({printable(', '.join([record.identity, *names]))})"
     if not house.records.ID.fullmatch(given):
         raise UsageError(
             f"{given} is neither a record nor the id of one: `faceswap-oci consent check RECORD` shows it."
@@ -81,7 +84,7 @@ def _identifier(given: str, house: House) -> str:
             raise UsageError("Nothing was revoked. `faceswap-oci consent check RECORD` shows a record's id.")
         if not ask.terminal():
             print(f"Warning: {unknown}; it is revoked all the same. See whether the id is right.")
-    return given
+    return given, ""
 
 
 def _is_known(identifier: str, house: House) -> bool:
@@ -97,12 +100,12 @@ def _is_known(identifier: str, house: House) -> bool:
     return findings is not None and any(_has(entry, identifier) for entry in findings.entries)
 
 
-def _revoke_here(identifier: str, key: Path | None, house: House) -> int:
+def _revoke_here(identifier: str, whose: str, key: Path | None, house: House) -> int:
     """Put a record on the signed list of the trust folder; return the list's serial."""
     records, folder = house.records, Path(house.records.trust_folder())
     if not (records.trusted_bytes(folder / "allowed_signers") or b"").strip():
         raise UsageError(
-            f"Nobody is trusted here ({folder}/allowed_signers is missing), so no list of revoked records would "
+            f"Nobody is trusted here ({folder}/allowed_signers names nobody), so no list of revoked records would "
             "count: first `faceswap-oci consent trust KEY.pub`, with the key that you sign with.",
             records.MISSING,
         )
@@ -110,7 +113,7 @@ def _revoke_here(identifier: str, key: Path | None, house: House) -> int:
         _finish(folder, records)
         before = records.read_revocations(folder)
         if identifier in before.ids:
-            print(f"{identifier} was revoked on {before.ids[identifier]}.")
+            print(f"{identifier}{whose} was revoked on {before.ids[identifier]}.")
             return int(before.serial)
         after = replace(before, serial=before.serial + 1, ids={**before.ids, identifier: today()})
         text = records.dump_revocations(after).encode()
@@ -124,7 +127,7 @@ def _revoke_here(identifier: str, key: Path | None, house: House) -> int:
             )
         records.write_whole(folder / _JOURNAL, json.dumps([text.decode(), signature.decode()]).encode())
         _finish(folder, records)
-    print(f"Revoked: {identifier} (list {after.serial}, in {folder})")
+    print(f"Revoked: {identifier}{whose}, on list {after.serial} in {folder}")
     return int(after.serial)
 
 

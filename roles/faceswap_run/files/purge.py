@@ -7,47 +7,84 @@ Standard library only, Python 3.9 or newer.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from records import read_json, write_json
+from records import StageError, read_json, write_json
 
 # A stage's own records hold words, numbers and digests, and no picture of anybody.
 KEPT = frozenset({"consent", "stages", "start.lock", "revoked.json", "revoked.yml", "revoked.yml.sig"})
 KEPT_OF_A_STAGE = frozenset({"spec.json", "state.json", "progress.json", "lock", "supervisor.lock", "losses.csv"})
 
 
-def jobs_of(jobs: Path, ids: Sequence[str]) -> list[Path]:
-    """Return the jobs in which something was or may be made on these consents."""
-    found = [path for path in sorted(jobs.glob("*")) if path.is_dir()]  # a link's, too
-    return [job for job in found if set(ids) & set(ids_of(job))]
+def had(job: Path, ids: Collection[str]) -> bool:
+    """Tell whether something was or may be made in a job on one of these consents.
+
+    StageError where no record of it says so, and one cannot be read.
+    """
+    unreadable = ""
+    if not stat.S_ISDIR(job.stat().st_mode):  # a link's, too
+        return False
+    for path in _records(job):
+        try:
+            if any(one in ids for one in _ids_in(path)):
+                return True
+        except Exception as error:  # whatever somebody put there
+            unreadable = unreadable or f"{path}: {type(error).__name__}"
+    if unreadable:
+        raise StageError(f"Whose consents it had cannot be read ({unreadable}): mend that, or delete the job.")
+    return False
 
 
-def ids_of(job: Path) -> Iterator[str]:
-    """Yield the ids of all consents that a job had, by its records and by what was made on them."""
-    for record in job.glob("consent/?.yml"):
-        yield from _ids_in(record)
-    for pattern in ("stages/*/made.json", "stages/*/state.json", "superseded/*/made.json", "superseded/*/state.json"):
-        for path in job.glob(pattern):
-            consents = read_json(path).get("consents") or {}
-            yield from (str(one.get("id")) for one in consents.values() if isinstance(one, dict))
+def _records(job: Path) -> Iterator[Path]:
+    """Yield what tells of a job's consents, and each part that is no folder or cannot be read, unlike `glob`."""
+    stages = [path for part in ("stages", "superseded") for path in _inside(job / part)]
+    for folder, names in [(job / "consent", r".\.yml"), *((stage, r"(made|state)\.json") for stage in stages)]:
+        yield from (path for path in _inside(folder) if path == folder or re.fullmatch(names, path.name))
 
 
-def _ids_in(record: Path) -> list[str]:
-    """Return the ids in a record, no matter who signed it, or whether it can be read as a whole."""
-    return re.findall(r'^id: "([^"\\]*)"', record.read_text(encoding="utf-8", errors="replace"), re.M)
+def _ids_in(path: Path) -> list[str]:
+    """Return the ids in a record of consent, no matter who signed it, or in one of what was made."""
+    if not path.is_file() and path.exists():  # a pipe would have it wait for ever
+        raise IsADirectoryError
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if path.suffix == ".yml":
+        return re.findall(r'^id: "([^"\\]*)"', text, re.M)
+    return [str(one["id"]) for one in (json.loads(text).get("consents") or {}).values()]
 
 
 def what(job: Path, ids: Sequence[str]) -> list[str]:
     """Return what would be removed from a job."""
-    sides = [record.stem for record in job.glob("consent/?.yml") if set(ids) & set(_ids_in(record))]
-    found = [path for side in sides for path in job.glob(f"consent/{side}.*")]
-    found += [path for path in job.iterdir() if path.name not in KEPT]
-    found += [path for path in job.glob("stages/*/*") if path.name not in KEPT_OF_A_STAGE]
-    return sorted(str(path.relative_to(job)) for path in found)
+    consent = job / "consent"
+    found = [path for path in _inside(consent) if path == consent or _is_theirs(path, ids)]
+    found += _inside(job, KEPT)
+    found += [path for stage in _inside(job / "stages") for path in _inside(stage, KEPT_OF_A_STAGE)]
+    return sorted({str(path.relative_to(job)) for path in found})
+
+
+def _inside(folder: Path, kept: Collection[str] = ()) -> list[Path]:
+    """Return what is in a folder but for what is kept; itself where it cannot be read, as its removal will tell."""
+    try:
+        return [path for path in folder.iterdir() if path.name not in kept]
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return [folder]
+
+
+def _is_theirs(path: Path, ids: Collection[str]) -> bool:
+    """Tell whether a file beside a job's records belongs to a record of these, or to one that cannot be read."""
+    try:
+        return any(one in ids for one in _ids_in(path.with_name(f"{path.name.partition('.')[0]}.yml")))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def remove(job: Path, ids: Sequence[str]) -> list[str]:
@@ -64,8 +101,10 @@ def remove(job: Path, ids: Sequence[str]) -> list[str]:
     gone = [name for name in names if name not in {name for name, _ in kept}]
     if gone:
         before = read_json(job / "revoked.json")
-        known = [[str(one) for one in before.get(key) or []] for key in ("ids", "removed")]
-        word = {"ids": sorted({*known[0], *ids}), "removed": sorted({*known[1], *gone})}
+        word = {}
+        for key, new in (("ids", ids), ("removed", gone)):
+            known = before.get(key)
+            word[key] = sorted({*map(str, known if isinstance(known, list) else []), *new})
         write_json(job / "revoked.json", {**word, "time": time.time()})
     if kept:
         raise kept[0][1]

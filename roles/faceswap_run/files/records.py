@@ -28,7 +28,7 @@ def read_json(path: Path) -> Json:
     """Return the object in `path`, or an empty one where there is no (readable) file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last where it is deeply nested
         return {}
     return content if isinstance(content, dict) else {}
 

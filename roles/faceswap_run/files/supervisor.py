@@ -790,27 +790,34 @@ def stop(job: Path, unit: str | None) -> Json:
                 end_orphan(stage)
             stopped.append(stage.name)
     answer: Json = {"changed": bool(stopped), "stopped": stopped}
-    return {**answer, "stages": [stage.name for stage in stages]} if unit else answer
+    if unit:  # a job of this name in another folder has the same units
+        answer["stages"] = [stage.name for stage in stages if stage.name in stopped or stage.alive()]
+    return answer
 
 
 def purge_jobs(jobs: Path, ids: list[str], check: bool) -> Json:
     """Remove what was made on these consents in all jobs; who has units ends those before, told which by `check`."""
-    found = purge.jobs_of(jobs, ids)
-    answer: Json = {"changed": bool(found), "removed": {}, "stopped": []}
+    answer: Json = {"changed": False, "removed": {}, "stopped": []}
     errors = []
-    for job in found:
-        if check:
-            answer["removed"][job.name] = purge.what(job, ids)
-            continue
-        for step in (stop_for_purge, remove_for_purge):  # what does not end is in nobody's way
+    for job in sorted(jobs.iterdir()):
+        # What does not end is in nobody's way, and whatever is wrong with one job is in that of no other.
+        for step in (look_for_purge,) if check else (look_for_purge, stop_for_purge, remove_for_purge):
             try:
                 step(job, ids, answer)
-            except (OSError, StageError, KeyError, ValueError) as error:
+            except Exception as error:
                 errors.append(f"{job.name}: {sentence(error, job)}")
+            if job.name not in answer["removed"]:
+                break
     answer["changed"] = any(answer["removed"].values()) or bool(answer["stopped"])
-    if errors:
+    if errors and not check:  # who looks will do it all the same
         raise StageError(f"Not all could be purged; mend this and do it again: {' '.join(errors)}")
     return answer
+
+
+def look_for_purge(job: Path, ids: list[str], answer: Json) -> None:
+    """Tell what would be removed from a job, if it had one of these consents."""
+    if purge.had(job, ids):
+        answer["removed"][job.name] = purge.what(job, ids)
 
 
 def stop_for_purge(job: Path, _: list[str], answer: Json) -> None:

@@ -181,7 +181,7 @@ def purge(jobs: Path, ids: list[str]) -> Json:
     for job in ask_supervisor(jobs, "purge", str(jobs), *ids, "--check")["removed"]:
         try:
             stopped += [f"{job}/{stage}" for stage in stop(jobs / job)["stopped"]]
-        except UnitError as error:  # what does not end is in nobody's way
+        except (UnitError, OSError) as error:  # what does not end is in nobody's way
             errors.append(f"{job}: {error}")
     try:
         answer = ask_supervisor(jobs, "purge", str(jobs), *ids)
@@ -198,6 +198,7 @@ def purge(jobs: Path, ids: list[str]) -> Json:
 
 def stop(job: Path) -> Json:
     """Save and end whatever runs in this job."""
+    # It names the stages that this job wants or works on: another folder's job of its name has the same units.
     answer = ask_supervisor(job.parent, "stop", str(job), "--unit", "idle")
     running = [stage for stage in answer["stages"] if at_work(unit_name(job.name, stage))]
     if running:

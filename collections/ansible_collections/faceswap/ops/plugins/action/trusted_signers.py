@@ -1,6 +1,9 @@
 # Copyright: the faceswap-oci maintainers
 # MIT License (see LICENSE)
-"""Controller's half of `faceswap.ops.trusted_signers`: the host trusts whom the controller trusts."""
+"""Controller's half of `faceswap.ops.trusted_signers`: the host trusts whom the controller trusts.
+
+The host also keeps where jobs are made, so that all are found when somebody revokes a consent.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
     _supports_diff = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return `changed` and `path`."""
+        """Return `changed` and `path`, in check mode also the folders of jobs."""
         super().run(tmp, task_vars)
-        self.validate_argument_spec(argument_spec={})
+        _, spec = self.validate_argument_spec(argument_spec={"jobs": {"type": "str", "required": True}})
         consent = role_module(role_files(self), "consent")
         try:
             content = consent.trusted_bytes(consent.trust_folder() / "allowed_signers")
@@ -39,13 +42,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             revocations = controllers_revocations(self)
         except (consent.ConsentError, RefusedError) as error:
             return RefusedError(str(error), error.code).task_result()
-        if content is None:
-            return {"changed": False, "msg": "Nobody is trusted on the controller."}
-        if self._connection.transport == "local" and not self._connection.become:
-            # The host is the controller, and who runs the jobs there looks where we did.
-            return {"changed": False, "path": str(consent.trust_folder())}
-        order: dict[str, Any] = {"allowed_signers": content.decode("utf-8", "replace"), "revocations": revocations}
+        order: dict[str, Any] = {"allowed_signers": None, "revocations": None, "jobs": spec["jobs"]}
         order["check"] = self._task.check_mode
+        # Where the host is the controller, who runs the jobs there looks where we did.
+        if content is not None and (self._connection.transport != "local" or self._connection.become):
+            order |= {"allowed_signers": content.decode("utf-8", "replace"), "revocations": revocations}
         program = Path(trust_end.__file__).read_text(encoding="utf-8")
         python = python_of(self, task_vars or {})
         done = run_there(self._low_level_execute_command, python, program, json.dumps(order).encode())
@@ -58,11 +59,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             return RefusedError(answer["error"], answer["code"]).task_result()
         if "error" in answer:
             raise AnsibleActionFail(answer["error"])
-        result: dict[str, Any] = {"changed": answer["changed"], "path": answer["path"]}
+        result: dict[str, Any] = {key: answer[key] for key in ("changed", "path", "jobs", "gone") if key in answer}
         if self._task.diff and answer["changed"]:
             result["diff"] = {
                 "before": answer["before"],
-                "after": content.decode("utf-8", "replace"),
+                "after": order["allowed_signers"],
                 "before_header": answer["path"],
                 "after_header": answer["path"],
             }
