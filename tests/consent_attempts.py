@@ -4,6 +4,7 @@ They are made on a real host with an honest, finished job beside them: what is r
 honest user. Each says by which code it must be refused, so that one that fails for another reason is seen too.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -431,6 +432,34 @@ def _other_engine(at: Studio) -> str:
     return at.play(faceswap_run_engine_file=f"{HOME}/mine/engine.json")
 
 
+@attempt("an engine of one's own, brought as a source to another folder of jobs", 30)
+def _other_engine_brought(at: Studio) -> str:
+    images = at.folder / "images"
+    images.mkdir(exist_ok=True)
+    (images / "evil.py").write_text("print('mine')")
+    brought = f"/srv/other/jobs/{at.job}/input/b"
+    engine = {**json.loads(at.sudo(f"cat {ENGINE}")), "command": ["/usr/bin/python3", f"{brought}/evil.py"]}
+    (images / "engine.json").write_text(json.dumps(engine))
+    others = {"faceswap_run_dir": "/srv/other", "faceswap_run_source_b": str(images)}
+    at.play_role("extract", "Prepare | Bring the programs", **others)
+    assert "evil.py" in at.sudo(f"ls {brought}")
+    return at.play(faceswap_run_engine_file=f"{brought}/engine.json")
+
+
+@attempt("-e that writes directives of one's own into root's units", "cannot stand in a unit")
+def _directives(at: Studio) -> str:
+    evil = f"{ENGINE}\nExecStartPre=+/usr/bin/touch {HOME}/evil.png"
+    return at.play_role("extract", "Prepare | Install the units", faceswap_run_engine_file=evil)
+
+
+@attempt("-e that has the tag stop run a program of one's own as root", 30)
+def _other_stop(at: Studio) -> str:
+    at.finished_job()
+    mine = f"{HOME}/mine/bin/units.py"
+    at.login(f"mkdir -p {HOME}/mine && cp -r {DIR}/bin {HOME}/mine && echo '# mine' >> {mine}")
+    return at.play("--tags", "stop", __faceswap_run_supervisor=mine)
+
+
 @attempt("another source by an option of extract, past the role's objections", 30)
 def _extract_option(at: Studio) -> str:
     at.send(at.other, f"{HOME}/mine/given/other.mp4")
@@ -452,10 +481,10 @@ def _own_words(at: Studio) -> str:
     return at.play(faceswap_run_extract_options=["--", "--engine", f"{HOME}/e.json"], __faceswap_run_objections=[])
 
 
-@attempt("a label that says nothing", "label")
-def _silent_label(at: Studio) -> str:
+@attempt("a label that denies, past the role's objections", "label")
+def _denying_label(at: Studio) -> str:
     at.finished_job("result", "stages/release")
-    said = at.play("--tags", "release", faceswap_run_label="Holidays 2026", __faceswap_run_objections=[])
+    said = at.play("--tags", "release", faceswap_run_label="100% real, deepfake-free", __faceswap_run_objections=[])
     return said if "exit code 0" not in said else ""
 
 
@@ -614,18 +643,33 @@ def _foreign_result(at: Studio, job: str) -> tuple[str, str]:
     return right, at.sudo(f"sha256sum {video}").split()[0]
 
 
-@attempt("a script of one's own as the host's interpreter, which says that a foreign video was released", 32)
-def _own_interpreter(at: Studio) -> str:
-    at.finished_job()
-    truth = at.as_jobs_user(f"/usr/bin/python3 -I {DIR}/bin/supervisor.py released {at.place}")
-    right, wrong = _foreign_result(at, at.place)
+def _answered(at: Studio, answer: str) -> str:
+    """Have a script of one's own tell, as the host's interpreter, what was released."""
     liar = LIAR.format(answer=f"{HOME}/mine/answer")
-    for name, text in (("answer", truth.replace(right, wrong)), ("python", liar)):
+    for name, text in (("answer", answer), ("python", liar)):
         path = at.folder / name
         path.write_text(text)
         at.send(path, f"{HOME}/mine/{name}")
     at.login(f"chmod -R a+rX {HOME} && chmod 755 {HOME}/mine/python")
     return at.play_role("release", SIGN, ansible_python_interpreter=f"{HOME}/mine/python")
+
+
+@attempt("a script of one's own as the host's interpreter, which says that a foreign video was released", 32)
+def _own_interpreter(at: Studio) -> str:
+    at.finished_job()
+    truth = at.as_jobs_user(f"/usr/bin/python3 -I {DIR}/bin/supervisor.py released {at.place}")
+    right, wrong = _foreign_result(at, at.place)
+    return _answered(at, truth.replace(right, wrong))
+
+
+@attempt("the same, which tells of another film beside the released one", 32)
+def _film_beside(at: Studio) -> str:
+    at.finished_job()
+    told = json.loads(at.as_jobs_user(f"/usr/bin/python3 -I {DIR}/bin/supervisor.py released {at.place}"))
+    at.send(at.other, f"{HOME}/mine/holidays.mp4")
+    at.sudo(f"cp {HOME}/mine/holidays.mp4 {at.place}/result")
+    told["files"]["holidays.mp4"] = hashlib.sha256(at.other.read_bytes()).hexdigest()
+    return _answered(at, json.dumps(told))
 
 
 @attempt("a forged job folder brought as a source, and released", 30)

@@ -99,8 +99,10 @@ def test_a_record_is_read_as_it_was_written_and_as_yaml() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a\nb", "\ttab", "\u2028", "\x85", "", " ", "\ud800", "x" * 201, "\u202eanna", "\x00"]
-)
+    "text",
+    ["a\nb", "\ttab", "\u2028", "\x85", "", " ", "\ud800", "x" * 201, "\u202eanna", "\x00", "Anna\u200b Berg",
+     "Anna\u034f", "Anna\u3164", "Anna\u115f", "Anna\u1160", "Anna\uffa0", "Anna\u180e", "Anna\u2800"],
+)  # fmt: skip
 def test_a_text_that_would_be_read_otherwise_is_not_written(text: str) -> None:
     refused(c.UNREADABLE, lambda: c.dump(replace(RECORD, identity=text)))
 
@@ -375,6 +377,22 @@ def test_one_person_cannot_be_on_both_sides(trust: Trust, source: Path, tmp_path
     refused(28, lambda: c.pair(both, same_picture), "the same reference picture")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Zo\u00eb", "Zoe\u0308"), ("Anna Berg", "\uff21nna\u00a0Berg"), ("Anna", "An\u200dna"), ("Anna", "Anna\ufe0f"),
+     ("Stra\u00dfe", "STRASSE"), ("\u03b1\u0345", "\u0391\u0399")],
+)  # fmt: skip
+def test_one_person_in_two_spellings_cannot_be_on_both_sides(one: str, other: str) -> None:
+    first, second = (
+        c.Consent(replace(RECORD, id=identity[0], identity=identity[1], reference=c.Item(identity[0] * 64, "r.png")),
+                  "", "", Path("r.png"))
+        for identity in (("a", one), ("b", other))
+    )  # fmt: skip
+    refused(28, lambda: c.see_that_they_differ(first, second), "one person")
+    third = replace(second, record=replace(second.record, identity=f"{other} Lind"))
+    c.see_that_they_differ(first, third)
+
+
 def test_nobody_but_the_users_own_folder_says_whom_to_trust(
     trust: Trust, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,6 +488,19 @@ def test_a_list_that_does_not_fit_its_signature_stops_everything_until_it_is_men
     assert c.verified(path, "a")
     (trust.trusted / "revoked.yml.sig").unlink()
     refused(29, lambda: c.verified(path, "a"), "its signature")
+
+
+@pytest.mark.parametrize("left", [0, 20, 150])
+def test_an_older_list_never_takes_the_place_of_one_that_was_cut_off(trust: Trust, tmp_path: Path, left: int) -> None:
+    newer = signed_list(trust, tmp_path / "1", 2, "anna")
+    c.keep_revocations(*newer)
+    kept = trust.trusted / "revoked.yml"
+    kept.write_bytes(newer[0][:left])
+    for lists in (signed_list(trust, tmp_path / "2", 1), newer):
+        refused(29, partial(c.keep_revocations, *lists), str(kept), "put the newest list there")
+    assert kept.read_bytes() == newer[0][:left]
+    kept.write_bytes(newer[0])
+    assert not c.keep_revocations(*newer)
 
 
 # -- the program -----------------------------------------------------------------------------------------

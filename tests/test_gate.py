@@ -6,6 +6,7 @@ tests/consent_attempts.py makes the same attempts, and more, through the whole r
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -25,6 +26,7 @@ from trust import Trust, consent
 sys.path.append(str(REAL_PROGRAMS))
 
 import gate
+import records
 
 STAGES = gate.STAGES
 OPTIONS = Path(__file__).parents[1] / "collections/ansible_collections/faceswap/ops/plugins/plugin_utils"
@@ -696,6 +698,58 @@ def test_an_engine_that_others_could_have_put_there_is_refused(job: GatedJob) ->
         job.refuse("extract_b", 30, "others than root")
 
 
+def engine_at(job: GatedJob, place: Path) -> Path:
+    """A copy of the engine's description elsewhere."""
+    place.mkdir(parents=True)
+    return Path(shutil.copy(job.engine, place / "engine.json"))
+
+
+def refused_engine(job: GatedJob, path: Path, *words: str) -> None:
+    with pytest.raises(gate.GateError) as told:
+        gate.see_engine(job.folder, path)
+    assert told.value.code == 30 and all(word in str(told.value) for word in words), told.value
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_an_engine_is_refused_where_others_may_write_to_a_folder_above_it(job: GatedJob, link: bool) -> None:
+    path = engine_at(job, job.place / "open" / "a" / "b")
+    if link:  # to a link there, which leads to an engine that nobody can touch
+        (path.parent / "link.json").symlink_to(job.engine)
+        path = job.place / "link.json"
+        path.symlink_to("open/a/b/link.json")
+    gate.see_engine(job.folder, path)
+    (job.place / "open").chmod(0o757)
+    refused_engine(job, path, f"write to {job.place / 'open'};")
+    (job.place / "open").chmod(0o1757)  # as /tmp is: there each has his own
+    gate.see_engine(job.folder, path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("what", ["b/engine.json", "b", "."])
+def test_an_engine_of_the_jobs_user_is_refused_where_the_programs_are_roots(
+    job: GatedJob, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Sources are brought as files of that user."""
+    path = engine_at(job, job.place / "other" / "b")
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)  # who asks the gate
+    gate.see_engine(job.folder, path)
+    os.chown(job.place / "other" / what, 1234, 1234)
+    refused_engine(job, path, "others than root")
+
+
+def test_an_engine_that_came_with_another_job_is_refused(job: GatedJob) -> None:
+    """Without units sources are the login's, as the programs are."""
+    for name in ("other/jobs/j/input/b", "other/jobs/j/Input/b/deeper"):
+        path = engine_at(job, job.place / name)
+        refused_engine(job, path, "a folder for jobs or their sources")
+        link_to = job.place / f"{path.parent.name}.json"
+        link_to.symlink_to(path)
+        refused_engine(job, link_to, "a folder for jobs or their sources")
+    about = json.loads(job.engine.read_text())
+    job.engine.write_text(json.dumps({**about, "command": [sys.executable, str(path.parent / "evil.py")]}))
+    refused_engine(job, job.engine, "a folder for jobs or their sources")
+
+
 def test_an_engine_that_came_with_a_job_is_refused(job: GatedJob) -> None:
     def engine(path: Path) -> Json:
         words = [str(path) if word == str(job.engine) else word for word in job.spec("extract_b")["arguments"]]
@@ -703,10 +757,10 @@ def test_an_engine_that_came_with_a_job_is_refused(job: GatedJob) -> None:
 
     inside = job.folder / "input" / "a.json"
     shutil.copy(job.engine, inside)
-    job.refuse("extract_b", 30, "the folder of the jobs", **engine(inside))
+    job.refuse("extract_b", 30, "a folder for jobs", **engine(inside))
     link_to = job.place / "link.json"
     link_to.symlink_to(inside)
-    job.refuse("extract_b", 30, "the folder of the jobs", **engine(link_to))
+    job.refuse("extract_b", 30, "a folder for jobs", **engine(link_to))
     about = json.loads(job.engine.read_text())
     job.engine.write_text(json.dumps({**about, "command": ["python3", "-c", "1"]}))
     job.refuse("extract_b", 30, "no whole path")
@@ -966,6 +1020,105 @@ def test_what_cannot_be_removed_is_told_and_the_rest_goes(job: GatedJob, monkeyp
     told = json.loads((job.folder / "revoked.json").read_text())
     assert "faces_b" in told["removed"] and "input" not in told["removed"]
     assert not (job.folder / "faces_b").exists() and (job.folder / "input").exists()
+
+
+def a_pipe(job: Path) -> None:
+    (job / "consent").mkdir()
+    os.mkfifo(job / "consent/z.yml")
+
+
+def dangling(path: Path) -> None:
+    if path.exists():
+        path.rmdir()
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to("nowhere")
+
+
+def a_closed_folder(job: Path) -> None:
+    (job / "stages" / "train").mkdir(parents=True)
+    (job / "stages" / "train").chmod(0)
+
+
+# What somebody may have left beside the others' jobs, each as a job of its own.
+ODD: dict[str, Callable[[Path], object]] = {
+    "a folder for a record": lambda job: (job / "consent/z.yml").mkdir(parents=True),
+    "a list of consents": lambda job: made_json(job, '{"consents": [1]}'),
+    "no consents of anybody": lambda job: made_json(job, '{"consents": {"a": 1}}'),
+    "deeply nested": lambda job: made_json(job, "[" * 200_000),
+    "no JSON": lambda job: made_json(job, "{"),
+    "a dangling record": lambda job: dangling(job / "consent/a.yml"),
+    "a pipe": a_pipe,
+    "no folder of records": lambda job: (job / "consent").touch(),
+    "a closed folder": a_closed_folder,
+    "a closed job": lambda job: job.chmod(0),
+    "a dangling job": lambda job: dangling(job),
+}
+
+
+def made_json(job: Path, text: str) -> None:
+    (job / "stages" / "train").mkdir(parents=True)
+    (job / "stages" / "train" / "made.json").write_text(text)
+
+
+def as_owner(job: GatedJob) -> dict[str, Any]:
+    """Root may read whatever is closed: the jobs are another user's, as on a host, and are purged as him."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    for path in (job.place, *job.place.rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    for path in (job.place, *job.place.parents[:-2]):
+        path.chmod(path.stat().st_mode | 0o055)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid}
+
+
+@pytest.mark.parametrize("program", ["supervisor.py", "units.py"])
+def test_odd_jobs_are_named_and_all_others_are_purged(job: GatedJob, program: str) -> None:
+    (job.folder / "faces_b").mkdir()
+    for what, leave in ODD.items():
+        (job.folder.parent / what).mkdir()
+        leave(job.folder.parent / what)
+    (job.folder.parent / "notes.txt").touch()
+    words = [str(job.programs / program), "purge", str(job.folder.parent), "test-2"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, **as_owner(job))
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == 1 and not [what for what in ODD if f" {what}: " not in error], error
+    assert "notes.txt" not in error and "Traceback" not in error and "supervisor failed" not in error, error
+    assert not (job.folder / "faces_b").exists()
+    assert not list(job.folder.glob("consent/b.*")) and (job.folder / "consent/a.yml").exists()
+
+
+def test_deeply_nested_records_are_none(job: GatedJob) -> None:
+    made_json(job.folder, "[" * 200_000)
+    assert records.read_json(job.folder / "stages" / "train" / "made.json") == {}
+
+
+def test_what_is_odd_in_a_purged_job_goes_with_it(job: GatedJob) -> None:
+    """It is known to have had the consent, so that nothing in it needs to be read."""
+    made_json(job.folder, "[" * 200_000)
+    (job.folder / "consent/z.yml").mkdir()
+    (job.folder / "stages/notes").touch()
+    (job.folder / "revoked.json").write_text('{"ids": 5, "removed": [1]}')
+    assert purge(job, "test-2")["removed"]["job"]
+    left = sorted(str(path.relative_to(job.folder)) for path in job.folder.rglob("*") if path.name != "consent")
+    assert [path for path in left if not path.startswith("consent/a.")] == ["revoked.json", "stages", "stages/train"]
+    told = json.loads((job.folder / "revoked.json").read_text())
+    assert told["ids"] == ["test-2"] and "stages/train/made.json" in told["removed"]
+    assert not purge(job, "test-2")["changed"]
+
+
+@pytest.mark.parametrize("place", ["jobs/jobs/x", "jobs/x/y", "Jobs/other/jobs/x", "link/x"])
+def test_a_job_where_revocation_does_not_look_is_refused(job: GatedJob, place: str) -> None:
+    """It looks into folders of jobs, and not below what lies there."""
+    (job.place / "jobs" / "inner").mkdir()
+    (job.place / "link").symlink_to("jobs/inner")
+    path = job.place / place
+    path.mkdir(parents=True)
+    with pytest.raises(gate.GateError) as told:
+        gate.see_place(path)
+    assert told.value.code == 30 and "put jobs side by side" in str(told.value)
+    for honest in (job.folder, job.place / "large" / "jobs" / "x"):
+        gate.see_place(honest)
 
 
 def test_a_refusal_of_a_script_is_told_by_its_code(job: GatedJob) -> None:

@@ -523,6 +523,20 @@ def test_a_stop_reaches_what_only_waits_for_the_boot(unit_job: UnitJob) -> None:
     assert unit_job.resume() == []
 
 
+def test_a_stop_leaves_a_job_of_the_same_name_in_another_folder_alone(unit_job: UnitJob) -> None:
+    """Both have the same units, of which only this job's may be ended."""
+    unit_job.start(unit_job.train(100_000, every=0.02))
+    wait_until(lambda: unit_job.iterations() > 3)
+    other = unit_job.folder.parent / "earlier" / unit_job.folder.name
+    shutil.copytree(unit_job.folder, other)
+    (other / "stages" / "train" / "wanted").unlink()
+    words = [str(UNITS), "stop", str(other)]
+    done = subprocess.run(words, env=unit_job.environment(), capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == {"changed": False, "stopped": []}
+    assert unit_job.status("train")["alive"] and unit_job.wanted("train")
+    assert unit_job.ask("stop") == {"changed": True, "stopped": ["train"]}
+
+
 def test_a_kill_between_the_end_and_its_mark_runs_nothing_again(unit_job: UnitJob) -> None:
     unit_job.finish(unit_job.convert())
     before = unit_job.state("convert")
@@ -611,6 +625,47 @@ def test_an_account_that_is_there_for_other_work_is_seen(account: list[str] | No
     """The role would give it another shell and home."""
     facts = {"getent_passwd": {"somebody": account}}
     assert what_is("__faceswap_run_user_is_taken", faceswap_run_user="somebody", ansible_facts=facts) is taken
+
+
+def unit_files(folder: Path, name: str, *cases: Json) -> tuple[list[str | None], str]:
+    """Return what the role's template of a unit becomes with variables, None where nothing, and what is said."""
+    usual: Json = {
+        "faceswap_run_dir": "/srv/100 %",
+        "faceswap_run_user": "faceswap",
+        "faceswap_run_engine_file": "/e.json",
+    }
+    usual |= {"__faceswap_run_in_home": False, "ansible_facts": {"getent_group": {"video": [], "disk": []}}}
+    files = [folder / str(number) for number in range(len(cases))]
+    src = str(REAL_PROGRAMS.parent / "templates" / f"{name}.j2")
+    tasks = [
+        {
+            "ansible.builtin.template": {"src": src, "dest": str(file)},
+            "vars": {**usual, **given},
+            "ignore_errors": True,
+        }
+        for file, given in zip(files, cases, strict=True)
+    ]
+    book = folder / "play.yml"
+    book.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", str(book)]
+    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
+    done = subprocess.run(command, cwd=REAL_PROGRAMS.parents[2], capture_output=True, text=True)
+    return [file.read_text() if file.exists() else None for file in files], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["faceswap-oci@.service", "faceswap-oci-resume.service"])
+def test_no_variable_adds_to_the_units_of_root(tmp_path: Path, name: str) -> None:
+    evil = "\nExecStartPre=+/bin/evil"
+    same: list[Json] = [{}, {"__faceswap_run_groups": ["disk" + evil]}, {"__faceswap_run_jobs": "/etc"}]
+    bad = [{"faceswap_run_dir": text} for text in ("/srv" + evil, '/srv" "/etc', "/srv\\", "srv")]
+    if "@" in name:
+        bad += [{"faceswap_run_engine_file": "/e.json" + evil}]
+        bad += [{"faceswap_run_user": text} for text in ("jobs" + evil, "jobs\n", "root", "0", "")]
+    texts, said = unit_files(tmp_path, name, *same, *bad)
+    own = texts[0] or ""
+    assert '"/srv/100 %%/jobs"' in own and ("SupplementaryGroups=video\n" in own) == ("@" in name), said
+    assert texts == [own] * len(same) + [None] * len(bad), said
+    assert "cannot stand in a unit: give" in said and ("@" not in name or ": name a user" in said)
 
 
 @pytest.mark.parametrize("options", ["-nf -x 3", ["-nf", "-x", "3"]])

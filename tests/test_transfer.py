@@ -197,6 +197,24 @@ def test_a_folder_is_mirrored_and_check_and_diff_tell_so_before(
     assert content(dest) == content(tree)
 
 
+def test_a_folder_of_others_is_no_mirror(play: Callable[..., list[Json]], tmp_path: Path) -> None:
+    """As /usr/bin, with `faceswap_run_dir: /usr`."""
+    tree, theirs, ours = make_tree(tmp_path / "tree"), tmp_path / "bin", tmp_path / "ours"
+    theirs.mkdir()
+    (theirs / "ls").write_text("a program")
+    (theirs / "sh").symlink_to("ls")
+    ours.mkdir()
+    part_of(ours / "gone", b"of a killed run").touch()
+    (ours / "old").write_text("x")
+    before = content(theirs)
+    task = {"src": str(tree), "dest": str(theirs), "mirror": True}
+    (refused,) = play(task)
+    assert re.fullmatch(r".*/bin on box has nothing of what .* would lose ls and all .*: take .*\.", refused["msg"])
+    assert content(theirs) == before
+    play({**task, "clear": True}, {**task, "dest": str(ours)})
+    assert content(theirs) == content(ours) == content(tree)
+
+
 def test_what_the_source_does_not_have_stays_unless_told_otherwise(
     play: Callable[..., list[Json]], tmp_path: Path
 ) -> None:
@@ -418,7 +436,7 @@ def test_a_host_cannot_name_a_file_elsewhere(name: str) -> None:
 
     line: Any = None
     moving = transfer.Transfer(
-        Hostile(), transfer.Controller(), "/s", "/d/e", None, [], False, 1, MB, line, lambda: None
+        Hostile(), transfer.Controller(), "/s", "/d/e", None, [], False, False, 1, MB, line, lambda: None
     )
     with pytest.raises(AnsibleActionFail, match="nothing is taken from it"):
         moving.run(check=False, diff=False)
@@ -439,7 +457,18 @@ def test_a_source_that_never_rests_is_named(tmp_path: Path) -> None:
     line: Any = None
     dest = str(tmp_path / "to" / "log")
     moving = transfer.Transfer(
-        Restless(), transfer.Controller(), str(tmp_path / "log"), dest, None, [], False, 1, MB, line, lambda: None
+        Restless(),
+        transfer.Controller(),
+        str(tmp_path / "log"),
+        dest,
+        None,
+        [],
+        False,
+        False,
+        1,
+        MB,
+        line,
+        lambda: None,
     )
     with pytest.raises(AnsibleActionFail, match="log arrived twice with another content than it was sent with"):
         moving.run(check=False, diff=False)

@@ -24,11 +24,13 @@ import json
 import os
 import pwd
 import re
+import shlex
 import stat
 import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,11 +64,14 @@ MOST_SIGNATURE_BYTES = 1 << 14
 MOST_LETTERS = 200
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
-# What some reader of YAML takes for a line's end or refuses, and what makes a text look like another.
+# What some reader of YAML takes for a line's end or refuses, and what is not seen or makes a text look like another.
 _UNFIT = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff]"
+    "|[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2800\u3164\uffa0\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]"
     "|[\U0001fffe\U0001ffff\U000e0000-\U0010ffff]"
 )
+# Not seen either, but some scripts and emoji are written with them: they do not make another person of a name.
+_UNSEEN = re.compile("[\u200c\u200d\ufe00-\ufe0f]")
 _LINE = re.compile(
     r"(?P<indent> *(?:- )?)(?:(?P<key>[a-z0-9_]+):)?"
     r'(?P<value>(?:(?<=:) |(?<=- ))(?:"(?:[^"\\]|\\["\\])*"|0|[1-9][0-9]{0,8}|\[\]))?(?: +#.*| *)'
@@ -435,7 +440,7 @@ def trusted_bytes(path: Path) -> bytes | None:
                 raise ConsentError(
                     NO_TRUST,
                     f"{place} says whose consent counts, and others than its user may write to it: "
-                    f"run `chmod go-w {place}`, and make sure that it is yours or root's.",
+                    f"run `{shlex.join(['chmod', 'go-w', str(place)])}`, and make sure that it is yours or root's.",
                 )
         return read_bytes(path)
     except FileNotFoundError:
@@ -534,7 +539,10 @@ def verified_revocations(
 ) -> Revocations:
     """Return a list that somebody signed who is trusted here; ConsentError (29) otherwise."""
     folder = folder or trust_folder()
-    remedy = "get both files anew from who signed it."
+    remedy = (
+        "get both files anew from who signed it; where that was here, move both away, and revoke each record of the "
+        "list again with `faceswap-oci consent revoke ID`."
+    )
     if text is None or signature is None or trusted_bytes(folder / "allowed_signers") is None:
         lacking = "itself" if text is None else "its signature" if signature is None else f"{folder}/allowed_signers"
         raise ConsentError(NO_TRUST, f"{what} cannot be checked, as {lacking} is missing: {remedy}")
@@ -567,10 +575,16 @@ def keep_revocations(text: bytes, signature: bytes, folder: Path | None = None) 
     """
     folder = folder or trust_folder()
     offered = verified_revocations(text, signature, folder)
-    # What a kill between the two files left does not fit its signature, but what it says counts.
-    kept = Revocations(-1)
-    with contextlib.suppress(ConsentError):
-        kept = parse_revocations(trusted_bytes(folder / "revoked.yml") or b"")
+    # What a kill between the two files left does not fit its signature, but what it says counts. Each is written
+    # whole; one that was cut off later says nothing, and an older list could take its place.
+    path = folder / "revoked.yml"
+    there = trusted_bytes(path)
+    try:
+        kept = Revocations(-1) if there is None else parse_revocations(there, str(path))
+    except ConsentError as error:
+        said = str(error).partition(": ")[0]
+        remedy = "put the newest list there, with its signature, from a machine that has it."
+        raise ConsentError(NO_TRUST, f"{said}, so that nobody knows how new it was: {remedy}") from None
     see_that_none_is_lost(kept, offered)
     if offered.serial < kept.serial:
         return False
@@ -621,7 +635,7 @@ def verified(
     what = f"The consent of side {side.upper()}"
     remedy = "make one with `faceswap-oci consent new`, and sign it with `faceswap-oci consent sign`."
     text = _part(path, f"The record of consent of side {side.upper()}", remedy)
-    remedy = f"sign the record with `faceswap-oci consent sign {path}`."
+    remedy = f"sign the record with `{shlex.join(['faceswap-oci', 'consent', 'sign', str(path)])}`."
     beside = path.with_name(f"{path.name}.sig")
     signature = _part(beside, f"The signature of side {side.upper()}'s consent", remedy, MOST_SIGNATURE_BYTES)
     digest = hashlib.sha256(text).hexdigest()
@@ -634,7 +648,7 @@ def verified(
         if not (trusted_bytes(signers) or b"").strip():
             raise ConsentError(
                 MISSING,
-                f"{shown} cannot be checked, as nobody is trusted here ({signers} is missing): trust who signs "
+                f"{shown} cannot be checked, as nobody is trusted here ({signers} names nobody): trust who signs "
                 "records with `faceswap-oci consent trust KEY.pub`.",
             )
         signer = signer_of(text, signature, RECORD_NAMESPACE, signers, shown)
@@ -687,12 +701,16 @@ def _reference(path: Path, record: Record, shown: str) -> Path:
     )
 
 
+def _read_aloud(name: str) -> str:
+    """Return a name without what nobody hears: its case, blanks, and in which of several ways letters are encoded."""
+    folded = unicodedata.normalize("NFKC", _UNSEEN.sub("", name)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
 def see_that_they_differ(a: Consent, b: Consent) -> None:
     """Raise ConsentError (28) where both sides are one person."""
     first, second = a.record, b.record
-    same = first.id == second.id or (
-        " ".join(first.identity.split()).casefold() == " ".join(second.identity.split()).casefold()
-    )
+    same = first.id == second.id or _read_aloud(first.identity) == _read_aloud(second.identity)
     if same:
         raise ConsentError(
             NOT_COVERED,
@@ -719,6 +737,13 @@ def pair(
 
 def see_that_it_covers(consent: Consent, side: str, sha256: str, source: Path) -> None:
     """Raise ConsentError (27) where a consent was not given for a source of this digest."""
+    if not consent.covers(sha256) and consent.digest in DEMO_RECORDS:
+        raise ConsentError(
+            OTHER_FILE,
+            f"Consent {consent.record.id} of side {side.upper()} is the demo's, and counts for its clips alone: name "
+            f"in faceswap_run_consent_{side} the record of the person in {source}; one is made in a minute with "
+            "`faceswap-oci consent new`, and signed with `faceswap-oci consent sign`.",
+        )
     if not consent.covers(sha256):
         names = ", ".join(sorted({item.name for item in consent.record.sources}))
         raise ConsentError(

@@ -262,7 +262,8 @@ def _release(words: _Words, spec: Json) -> Shape:
 def see_place(job: Path) -> None:
     """Raise GateError (30) where a folder cannot be a job's: it may have come as a source, or lie in another job.
 
-    A folder of images is brought as it is, and could hold a whole job with records that nobody here has written.
+    A folder of images is brought as it is, and could hold a whole job with records that nobody here has written. When
+    a consent is revoked, jobs are looked for in the folders of jobs, and not below their jobs.
     """
     why = ""
     if ".." in job.parts or job.is_symlink():
@@ -272,6 +273,8 @@ def see_place(job: Path) -> None:
             why = f"{parent} is for sources"
         elif any(os.path.lexists(parent / path) for path in ("stages", "consent/a.yml", "consent/b.yml")):
             why = f"it lies in another job, {parent}"
+        elif parent.name.casefold() == "jobs" and parent not in (job.parent, job.resolve().parent):
+            why = f"its folder lies in {parent}, which is for jobs itself"
     if why:
         raise GateError(NOT_ALLOWED, f"{job} is no job's folder, as {why}: put jobs side by side into one folder.")
 
@@ -304,10 +307,15 @@ def shape_of(job: Path, stage: str, spec: Json) -> Shape:
 
 
 def others_may_write(found: os.stat_result) -> bool:
-    """Tell whether somebody else than root and who runs this may write to a file, or who is alone in its group."""
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
-        return True
-    return bool(found.st_mode & stat.S_IWGRP) and not _private_group(found)
+    """Tell whether somebody else than root and the owner of these programs may write to a file or folder.
+
+    Who runs this does not count: where stages have units, the sources that he was brought are his. Who is alone in a
+    file's group does, and in a folder such as /tmp each has his own.
+    """
+    owned = found.st_uid in (0, Path(__file__).stat().st_uid)
+    if not owned or stat.S_ISLNK(found.st_mode) or (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        return not owned
+    return bool(found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _private_group(found)))
 
 
 def _private_group(found: os.stat_result) -> bool:
@@ -328,28 +336,39 @@ def see_engine(job: Path, path: Path) -> None:
     for words in named:
         if words and not Path(words[0]).is_absolute():
             raise _other_engine(path, f"it runs {words[0]!r}, which is no whole path")
-    places = [path, *(Path(word) for words in named for word in words if Path(word).is_absolute())]
-    for file in {found for place in places for found in (place, place.resolve())}:
-        if _below(file, job.parent):
-            raise _other_engine(path, f"{file} lies in the folder of the jobs")
-        if not str(file).startswith(tuple(f"{folder}/" for folder in SYSTEM)) and file.exists():
-            folder = file.parent.stat()
-            sticky = folder.st_mode & stat.S_ISVTX and folder.st_uid in (0, os.geteuid())
-            if others_may_write(file.stat()) or (not sticky and others_may_write(folder)):
-                raise _other_engine(path, f"others than root and who runs it may write to {file} or its folder")
+    way: set[Path] = set()
+    for place in (path, *(Path(word) for words in named for word in words if Path(word).is_absolute())):
+        _add_way(place, way)
+    jobs = Path(os.path.realpath(job.parent))
+    for step in sorted(way):
+        # Without units the sources of other jobs are the login's, as these programs are.
+        if step == jobs or step.name.casefold() == "input":
+            raise _other_engine(path, f"it lies in {step}, a folder for jobs or their sources")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            is_systems = f"{step}/".startswith(tuple(f"{folder}/" for folder in SYSTEM))
+            if not is_systems and others_may_write(os.lstat(step)):
+                raise _other_engine(path, f"others than root and who brought the role's programs may write to {step}")
+
+
+def _add_way(place: Path, way: set[Path]) -> None:
+    """Add a path and all that leads to it: the folders above it, and the ways of the links among them."""
+    for step in (place, *place.parents):
+        step = Path(os.path.realpath(step.parent)) / step.name
+        if step not in way:
+            way.add(step)
+            if step.is_symlink():
+                _add_way(step.parent / step.readlink(), way)
 
 
 def _words(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(word) for word in value or []]
 
 
-def _below(path: Path, folder: Path) -> bool:
-    return folder in path.parents or folder.resolve() in path.parents
-
-
 def _other_engine(path: Path, why: str) -> GateError:
     return GateError(
-        NOT_ALLOWED, f"The engine that {path} describes may not run: {why}; install it by the role faceswap_install."
+        NOT_ALLOWED,
+        f"The engine that {path} describes may not run: {why}; install it by the role faceswap_install, where nobody "
+        "else may write.",
     )
 
 

@@ -45,6 +45,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "mode": {"type": "raw"},
     "exclude": {"type": "list", "elements": "str", "default": []},
     "mirror": {"type": "bool", "default": False},
+    "clear": {"type": "bool", "default": False},
     "patience_s": {"type": "int", "default": 120},
 }
 
@@ -78,6 +79,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             mode=_mode(spec["mode"], to),
             exclude=spec["exclude"],
             mirror=spec["mirror"],
+            clear=spec["clear"],
             patience_s=spec["patience_s"],
             piece_max=PIECE_MAX[to],
             line=LivingLine(str(task_vars.get("inventory_hostname", "localhost")), terminal_columns()),
@@ -162,6 +164,7 @@ class Transfer:
     mode: int | None
     exclude: list[str]
     mirror: bool
+    clear: bool
     patience_s: float
     piece_max: int
     line: LivingLine
@@ -228,7 +231,7 @@ class Transfer:
         wanted = self._wanted
         order = self._target_order("compare")
         order |= {"files": wanted["files"], "folders": wanted["folders"]}
-        order |= {"exclude": self.exclude, "mirror": self.mirror}
+        order |= {"exclude": self.exclude, "mirror": self.mirror, "clear": self.clear}
         plan, _ = self.target.ask({**order, "proven": sorted(self._proven)})
         missing = sum(wanted["files"][name][0] - offset for name, offset in plan["send"].items())
         if missing > plan["free"] and not plan["remove"]:

@@ -55,7 +55,13 @@ options:
   mirror:
     description:
       - Whether what O(src) does not have is removed from the folder O(dest), before anything is sent. Only for a
-        folder that nobody else writes to.
+        folder that nobody else writes to, and has at least one of the files of O(src) already, unless it is empty.
+    type: bool
+    default: false
+  clear:
+    description:
+      - Whether O(mirror) is also for a folder that has none of the files of O(src), as that of images does where
+        others take their place.
     type: bool
     default: false
   patience_s:

@@ -171,6 +171,11 @@ def _compare(root: Path, order: Json) -> Json:
                     f"{entry.path} on {order['where']} is a folder, and a file is to be sent there: move it away."
                 )
             remove.append(name)  # a link in a file's place is replaced like one
+    if remove and order["mirror"] and not (order["clear"] or there or parts):
+        raise TransferError(
+            f"{root} on {order['where']} has nothing of what is to be sent there, and would lose {remove[0]} and all "
+            "else that is in it: take that away, or give another `dest`."
+        )
     plan = _missing(root, order, there, parts)
     return {**plan, "remove": [*parts.values(), *remove], "folders": sorted(folders)}
 
