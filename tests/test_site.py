@@ -248,7 +248,8 @@ def test_only_what_depends_on_a_change_is_done_again(copy: Site) -> None:
 def test_on_a_terminal_one_line_is_refreshed(copy: Site) -> None:
     """While it trains, the terminal gets carriage returns on one line and no line feed in between."""
     values = json.dumps({**copy.values, "faceswap_run_iterations": 40})
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "site.yml", "--tags", "train", "-e", values]
+    program = str(Path(sys.executable).parent / "ansible-playbook")
+    command = [*copy.prefix, program, "site.yml", "--tags", "train", "-e", values]
     terminal = pexpect.spawn(
         command[0],
         command[1:],
