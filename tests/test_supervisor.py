@@ -648,7 +648,7 @@ def unit_files(folder: Path, name: str, *cases: Json) -> tuple[list[str | None],
     book = folder / "play.yml"
     book.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", str(book)]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
+    command += ["-e", json.dumps({"ansible_python_interpreter": sys.executable})]
     done = subprocess.run(command, cwd=REAL_PROGRAMS.parents[2], capture_output=True, text=True)
     return [file.read_text() if file.exists() else None for file in files], done.stdout + done.stderr
 
