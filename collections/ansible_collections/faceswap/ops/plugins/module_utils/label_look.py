@@ -151,7 +151,7 @@ def _shown(frame: Any, stream: Any, label: ModuleType) -> Any:
     return np.ascontiguousarray(label.to_display(picture, turned))
 
 
-def seconds(video: Path) -> float | None:
+def seconds(video: Path | Any) -> float | None:
     """How long the pictures of a video last; None where that is not told, or it is none."""
     import av.error
 
