@@ -8,6 +8,7 @@ killed with the main process. Real hosts prove that systemd does the same. SYSTE
     systemctl show | is-system-running | reset-failed | start | stop | (a shutdown's own) shutdown
 """
 
+import contextlib
 import json
 import os
 import re
@@ -79,7 +80,8 @@ def stop(unit: str) -> None:
     state_file(unit).with_suffix(".stop").touch()
     while (state := read(unit))["ActiveState"] not in ("inactive", "failed"):
         if "MainPID" in state:
-            os.kill(int(state["MainPID"]), signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and its unit is told so right away
+                os.kill(int(state["MainPID"]), signal.SIGTERM)
         time.sleep(0.1)
 
 
