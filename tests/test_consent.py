@@ -274,7 +274,8 @@ def test_a_signed_record_holds(trust: Trust, source: Path) -> None:
 def test_each_thing_that_a_record_lacks_has_its_code_and_sentence(trust: Trust, source: Path) -> None:
     path = record(trust, source)
     refused(20, lambda: c.verified(path.with_name("none.yml"), "a"), "side A", "faceswap-oci consent new")
-    refused(20, lambda: c.verified(record(trust, source, sign=False), "b"), "side B", "faceswap-oci consent sign")
+    spaced = record(trust, source, sign=False).rename(path.with_name("my record.yml"))
+    refused(20, lambda: c.verified(spaced, "b"), "side B", f"`faceswap-oci consent sign '{spaced}'`")
     refused(22, lambda: c.verified(record(trust, source, valid=("2020-01-01", "2021-01-01")), "a"), "2021-01-01")
     refused(23, lambda: c.verified(record(trust, source, valid=("2090-01-01", "2091-01-01")), "a"), "2090-01-01")
     refused(26, lambda: c.verified(record(trust, source, key=trust.stranger), "a"), str(path.parent.parent), "trust")
@@ -410,7 +411,7 @@ def test_nobody_but_the_users_own_folder_says_whom_to_trust(
     refused(26, lambda: c.verified(path, "a"))
     (trust.trusted / "allowed_signers").unlink()
     monkeypatch.setattr(c, "OWN_TRUST", "nowhere/at/all")
-    refused(20, lambda: c.verified(path, "a"), "nobody is trusted")
+    refused(20, lambda: c.verified(path, "a"), "nobody is trusted", "names nobody")
 
 
 def test_a_folder_that_others_may_write_to_says_nothing(trust: Trust, source: Path) -> None:
@@ -487,7 +488,7 @@ def test_a_list_that_does_not_fit_its_signature_stops_everything_until_it_is_men
     assert c.keep_revocations(*signed_list(trust, tmp_path / "3", 3))  # a kill between two files is mended
     assert c.verified(path, "a")
     (trust.trusted / "revoked.yml.sig").unlink()
-    refused(29, lambda: c.verified(path, "a"), "its signature")
+    refused(29, lambda: c.verified(path, "a"), "its signature", "where that was here, move both away")
 
 
 @pytest.mark.parametrize("left", [0, 20, 150])

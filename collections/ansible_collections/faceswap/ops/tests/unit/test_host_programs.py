@@ -163,7 +163,8 @@ def test_the_demos_records_hold_and_one_for_both_sides_does_not(monkeypatch: pyt
     assert not result["changed"] and result["consents"]["b"]["id"] == "demo-b"
     logged: list[Any] = []
     monkeypatch.setattr(consent.audit_log, "append", logged.append)
-    assert action(monkeypatch, consent, **{**spec, "source_b": spec["source_a"]}).run()["consent_code"] == 27
+    other = action(monkeypatch, consent, **{**spec, "source_b": spec["source_a"]}).run()
+    assert other["consent_code"] == 27 and "demo-b of side B is the demo's, and counts for its clips" in other["msg"]
     assert logged[0]["consents"] == {"a": {"id": "demo-a"}, "b": {"id": "demo-b"}}
     assert action(monkeypatch, consent, **{**spec, "record_b": spec["record_a"]}).run()["consent_code"] == 28
 
